@@ -1,0 +1,69 @@
+//! What a file says once it is understood: defaults applied, no value that could be wrong.
+
+use std::collections::BTreeMap;
+
+use crate::{Cpu, FunctionName, Hostname, Memory, Namespace, Secret};
+
+/// A machine's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Config {
+    /// The machine's name; without one the machine names itself.
+    pub hostname: Option<Hostname>,
+    /// Who may use the gateway.
+    pub gateway: Gateway,
+    /// The functions that run from the first boot on, in the order of their names.
+    pub functions: Vec<Function>,
+}
+
+/// Credentials of the gateway's basic auth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateway {
+    /// User name, `admin` unless the file says otherwise. Never empty, no colon (RFC 7617 forbids it).
+    pub user: String,
+    /// Password; without one the machine makes its own on first boot and keeps it.
+    pub password: Option<Secret>,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self { user: "admin".to_owned(), password: None }
+    }
+}
+
+/// A function that the configuration declares: `[functions.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Function {
+    /// Its name, the NAME of the table.
+    pub name: FunctionName,
+    /// Its namespace, `openfaas-fn` unless the file says otherwise.
+    pub namespace: Namespace,
+    /// The OCI image's reference, as written; not empty, no white space.
+    pub image: String,
+    /// The process that the image's watchdog starts, where it is not the image's own.
+    pub env_process: Option<String>,
+    /// Environment variables.
+    pub environment: BTreeMap<String, String>,
+    /// Labels, as OpenFaaS means them.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations, as OpenFaaS means them.
+    pub annotations: BTreeMap<String, String>,
+    /// Names of secrets that the function may read.
+    pub secrets: Vec<String>,
+    /// What it may use at most.
+    pub limits: Resources,
+    /// What it is promised.
+    pub requests: Resources,
+    /// Whether its root file system is read-only; `false` unless the file says otherwise.
+    pub read_only_root_filesystem: bool,
+    /// Placement constraints, kept and shown; one machine has nothing to choose.
+    pub constraints: Vec<String>,
+}
+
+/// Memory and processor time, each where it is given.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Resources {
+    /// Memory, such as `128Mi`.
+    pub memory: Option<Memory>,
+    /// Processor time, such as `100m` (a tenth of one processor) or `2`.
+    pub cpu: Option<Cpu>,
+}

@@ -1,0 +1,185 @@
+//! From the tables of a file to a [`Config`]: which keys there are, what each must be, and the defaults.
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::reader::{Elsewhere, Reader};
+use crate::report::Report;
+use crate::{Config, Function, Gateway, Invalid, Namespace, Resources};
+
+/// The only version of the file that there is.
+const VERSION: &str = "1";
+
+const TOP: [&str; 4] = ["version", "hostname", "gateway", "functions"];
+const GATEWAY: [&str; 2] = ["user", "password"];
+const FUNCTION: [&str; 11] = [
+    "image",
+    "namespace",
+    "env_process",
+    "environment",
+    "labels",
+    "annotations",
+    "secrets",
+    "limits",
+    "requests",
+    "read_only_root_filesystem",
+    "constraints",
+];
+const RESOURCES: [&str; 2] = ["memory", "cpu"];
+
+/// A key after a `[table]` line belongs to that table: the slip that everybody makes with TOML.
+const ELSEWHERE: &Elsewhere = &[
+    ("at the top of the file, before the first `[table]`", &TOP),
+    ("under `[gateway]`", &GATEWAY),
+    ("under `[functions.NAME]`", &FUNCTION),
+    ("under `[functions.NAME.limits]` or `[functions.NAME.requests]`", &RESOURCES),
+];
+
+/// Reads the whole file. What is wrong goes to the report, what is right into the result.
+pub(crate) fn config<'t>(root: &DeTable<'t>, report: &mut Report<'t>) -> Config {
+    let mut top = Reader { table: root, report };
+    if !version(&mut top) {
+        return Config::default();
+    }
+    top.only("at the top of the file", &TOP, ELSEWHERE);
+    let hostname = top.value("hostname");
+    let gateway = top.table("gateway").map(|table| gateway(table, top.report)).unwrap_or_default();
+    let functions = top.table("functions").into_iter().flat_map(DeTable::iter);
+    let functions = functions.filter_map(|(name, value)| {
+        let name = (name.get_ref().as_ref(), name.span());
+        function(name, value, top.report)
+    });
+    Config { hostname, gateway, functions: functions.collect() }
+}
+
+/// Whether the file is of a version that this program can read; if not, no other complaint about it means anything.
+fn version(top: &mut Reader<'_, '_, '_>) -> bool {
+    let Some(value) = top.get("version") else {
+        let hint = "write `version = 1` as the first line".to_owned();
+        top.report.absence(0..0, "`version` is missing, expected `version = 1`", Some(hint));
+        return true;
+    };
+    match value.get_ref() {
+        DeValue::Integer(number) if number.radix() == 10 && number.as_str() == VERSION => true,
+        DeValue::Integer(number) if number.as_str().parse::<u64>().is_ok_and(|number| number > 1) => {
+            let message =
+                format!("this file is of version {number}, this machine's software knows version {VERSION}");
+            let hint =
+                "it was written for a newer Bothy: update the machine, or write the file for version 1";
+            top.report.problem(value.span(), message, Some(hint.to_owned()));
+            false
+        }
+        _ => {
+            top.report.problem(value.span(), format!("`version` is wrong, expected {VERSION}"), None);
+            true
+        }
+    }
+}
+
+fn gateway<'t>(table: &DeTable<'t>, report: &mut Report<'t>) -> Gateway {
+    let default = Gateway::default();
+    if let Some(password) = table.get("password") {
+        report.hide(password.span());
+    }
+    let mut reader = Reader { table, report };
+    reader.only("in `[gateway]`", &GATEWAY, ELSEWHERE);
+    let user = reader.checked("user", user).unwrap_or(default.user);
+    Gateway { user, password: reader.value("password") }
+}
+
+fn function<'t>(
+    (name, place): (&str, Range<usize>),
+    value: &Spanned<DeValue<'t>>,
+    report: &mut Report<'t>,
+) -> Option<Function> {
+    let parsed = name.parse();
+    if let Err(invalid) = &parsed {
+        let lower = name.to_ascii_lowercase().replace(['_', '.', ' '], "-");
+        let hint = lower.parse::<crate::FunctionName>().ok().map(|name| format!("did you mean `{name}`?"));
+        let shown: String = name.chars().take(64).collect();
+        report.problem(place.clone(), format!("function name `{shown}`: {invalid}"), hint);
+    }
+    let DeValue::Table(table) = value.get_ref() else {
+        let message =
+            format!("`functions.{name}` is no table, expected `[functions.{name}]` and its keys below it");
+        report.problem(value.span(), message, None);
+        return None;
+    };
+    let title = format!("in `[functions.{name}]`");
+    let mut reader = Reader { table, report };
+    reader.only(&title, &FUNCTION, ELSEWHERE);
+    let image = reader.checked("image", image);
+    if reader.get("image").is_none() {
+        let hint = "write `image = \"REGISTRY/NAME:TAG\"`; `localhost/figlet:latest` is in every appliance"
+            .to_owned();
+        reader.report.absence(place, format!("function `{name}` has no `image`, expected one"), Some(hint));
+    }
+    Some(Function {
+        namespace: reader.value::<Namespace>("namespace").unwrap_or_default(),
+        env_process: reader.checked("env_process", command),
+        environment: reader.map("environment", variable),
+        labels: reader.map("labels", label),
+        annotations: reader.map("annotations", label),
+        secrets: reader.strings("secrets", secret),
+        limits: resources("limits", &title, &mut reader),
+        requests: resources("requests", &title, &mut reader),
+        read_only_root_filesystem: reader.boolean("read_only_root_filesystem").unwrap_or(false),
+        constraints: reader.strings("constraints", command),
+        name: parsed.ok()?,
+        image: image?,
+    })
+}
+
+fn resources(key: &str, title: &str, function: &mut Reader<'_, '_, '_>) -> Resources {
+    let Some(table) = function.table(key) else { return Resources::default() };
+    let mut reader = Reader { table, report: function.report };
+    reader.only(&format!("of `{key}` {title}"), &RESOURCES, ELSEWHERE);
+    Resources { memory: reader.value("memory"), cpu: reader.value("cpu") }
+}
+
+fn refuse_unless(fits: bool, why: &str) -> Result<(), Invalid> {
+    if fits { Ok(()) } else { Err(Invalid(why.to_owned())) }
+}
+
+fn user(text: &str) -> Result<(), Invalid> {
+    let fits = !text.is_empty() && text.len() <= 256 && !text.contains(|c: char| c == ':' || c.is_control());
+    refuse_unless(
+        fits,
+        "is not a user name, expected 1 to 256 characters without a colon or control characters",
+    )
+}
+
+fn image(text: &str) -> Result<(), Invalid> {
+    let fits = !text.is_empty()
+        && text.len() <= 1024
+        && !text.contains(|c: char| c.is_whitespace() || c.is_control());
+    refuse_unless(fits, "is not an image reference, expected something like \"localhost/figlet:latest\"")
+}
+
+fn command(text: &str) -> Result<(), Invalid> {
+    let fits = !text.trim().is_empty() && !text.contains('\0');
+    refuse_unless(fits, "is empty or has a NUL character, expected text")
+}
+
+/// A variable as execve(2) can pass it: the name without `=`, neither part with NUL.
+fn variable(name: &str, value: &str) -> Result<(), Invalid> {
+    let fits = !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0');
+    refuse_unless(fits, "is not an environment variable, expected a name without `=` and no NUL characters")
+}
+
+/// A label as containerd takes it: key and value together at most 4096 bytes (containerd, labels/validate.go).
+fn label(name: &str, value: &str) -> Result<(), Invalid> {
+    refuse_unless(!name.is_empty(), "has an empty name, expected a name")?;
+    refuse_unless(name.len() + value.len() <= 4096, "is too long, expected name and value within 4096 bytes")
+}
+
+/// A secret's name becomes a file's name.
+fn secret(text: &str) -> Result<(), Invalid> {
+    let fits = !text.is_empty()
+        && text.len() <= 253
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && text.bytes().any(|b| b != b'.');
+    refuse_unless(fits, "is not a secret's name, expected letters, digits, `-`, `_` and `.`")
+}
