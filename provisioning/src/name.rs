@@ -108,7 +108,7 @@ fn label(text: &str) -> Result<(), Invalid> {
     }
     let charset = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if text.is_empty() || !charset || text.split('-').any(str::is_empty) {
-        return Err(Invalid("expected small letters, digits and single hyphens between them".to_owned()));
+        return Err(Invalid("is not a name that works everywhere, expected small letters, digits and single hyphens between them".to_owned()));
     }
     Ok(())
 }

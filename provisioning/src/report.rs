@@ -63,7 +63,13 @@ impl<'t> Report<'t> {
         let broken: BTreeSet<usize> =
             self.problems.iter().take(errors).map(|p| self.line(p.place.start)).collect();
         let late = self.problems.split_off(errors.min(self.problems.len()));
-        let own = |problem: &Problem| !problem.absence && !broken.contains(&self.line(problem.place.start));
+        // A `[table]` line that cannot be read gives its keys to the table before it.
+        let is_header = |line: usize| self.raw(line).trim_start().starts_with('[');
+        let lost = broken.iter().copied().find(|line| is_header(*line)).unwrap_or(usize::MAX);
+        let own = |problem: &Problem| {
+            let line = self.line(problem.place.start);
+            !problem.absence && !broken.contains(&line) && line < lost
+        };
         let own: Vec<Problem> = late.into_iter().filter(own).collect();
         self.problems.extend(own);
     }
@@ -84,9 +90,16 @@ impl<'t> Report<'t> {
         self.starts.partition_point(|start| *start <= at) + 1
     }
 
-    /// Where the line of a byte starts, in bytes.
-    fn start(&self, at: usize) -> usize {
-        self.line(at).checked_sub(2).and_then(|line| self.starts.get(line)).copied().unwrap_or(0)
+    /// Where a line (from 1) starts, in bytes.
+    fn start(&self, line: usize) -> usize {
+        line.checked_sub(2).and_then(|line| self.starts.get(line)).copied().unwrap_or(0)
+    }
+
+    /// A line (from 1) without its end.
+    fn raw(&self, line: usize) -> &'t str {
+        let rest = self.text.get(self.start(line)..).unwrap_or_default();
+        let raw = rest.split('\n').next().unwrap_or_default();
+        raw.strip_suffix('\r').unwrap_or(raw)
     }
 
     /// The text before a byte; before the character that the byte is in the middle of.
@@ -97,10 +110,8 @@ impl<'t> Report<'t> {
 
     fn diagnostic(&self, problem: &Problem) -> Diagnostic {
         let place = &problem.place;
-        let start = self.start(place.start);
-        let rest = self.text.get(start..).unwrap_or_default();
-        let raw = rest.split('\n').next().unwrap_or_default();
-        let raw = raw.strip_suffix('\r').unwrap_or(raw);
+        let line = self.line(place.start);
+        let (start, raw) = (self.start(line), self.raw(line));
         let shown = self.shown(start, raw);
         let width = |end: usize| self.before(end).get(start..).unwrap_or_default().chars().count();
         let skipped = width(place.start);
@@ -110,7 +121,7 @@ impl<'t> Report<'t> {
         let until = (from + length).min(source.chars().count()).max(from + 1);
         Diagnostic {
             origin: self.origin.to_owned(),
-            line: self.line(place.start),
+            line,
             column: skipped + 1,
             message: problem.message.chars().map(printable).collect(),
             hint: problem.hint.clone(),

@@ -99,7 +99,7 @@ fn function<'t>(
         let lower = name.to_ascii_lowercase().replace(['_', '.', ' '], "-");
         let hint = lower.parse::<crate::FunctionName>().ok().map(|name| format!("did you mean `{name}`?"));
         let shown: String = name.chars().take(64).collect();
-        report.problem(place.clone(), format!("function name `{shown}`: {invalid}"), hint);
+        report.problem(place.clone(), format!("`{shown}` {invalid}"), hint);
     }
     let DeValue::Table(table) = value.get_ref() else {
         let message =

@@ -1,0 +1,114 @@
+//! Whole files, good and bad: `tests/samples/good/*.toml` parse, `bad/NAME.toml` is refused with exactly the text of
+//! `bad/NAME.txt`. After a deliberate change of a message: `BOTHY_BLESS=1 cargo test -p provisioning`, then read the diff.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use provisioning::{Config, default_document, parse, parse_bytes};
+
+fn samples(kind: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/samples").join(kind);
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
+    files.sort();
+    assert!(!files.is_empty());
+    files
+}
+
+fn name(file: &Path) -> &str {
+    file.file_name().unwrap().to_str().unwrap()
+}
+
+#[test]
+fn good_files_parse() {
+    for file in samples("good") {
+        let parsed = parse_bytes(&fs::read(&file).unwrap(), name(&file));
+        assert!(parsed.is_ok(), "{}", parsed.unwrap_err());
+    }
+}
+
+#[test]
+fn bad_files_say_what_is_wrong() {
+    let mut wrong = Vec::new();
+    for file in samples("bad") {
+        let said = match parse_bytes(&fs::read(&file).unwrap(), name(&file)) {
+            Ok(config) => format!("accepted: {config:?}\n"),
+            Err(diagnostics) => diagnostics.to_string(),
+        };
+        assert!(!said.contains("swordfish") && !said.contains("fish\"\"\""), "{said}");
+        let expected = file.with_extension("txt");
+        if std::env::var_os("BOTHY_BLESS").is_some() {
+            fs::write(&expected, &said).unwrap();
+        }
+        if fs::read_to_string(&expected).unwrap_or_default() != said {
+            wrong.push(said);
+        }
+    }
+    assert!(wrong.is_empty(), "not as in the .txt files:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_full_file_means_what_it_says() {
+    let file = samples("good").into_iter().find(|file| name(file) == "full.toml").unwrap();
+    let config = parse(&fs::read_to_string(file).unwrap(), "full.toml").unwrap();
+    assert_eq!(config.hostname.unwrap().as_str(), "barn-7.example.org");
+    assert_eq!(config.gateway.user, "farmer");
+    assert_eq!(config.gateway.password.unwrap().expose(), "correct horse battery staple");
+    let names: Vec<&str> = config.functions.iter().map(|function| function.name.as_str()).collect();
+    assert_eq!(names, ["figlet", "weather-station"]);
+    let figlet = &config.functions[0];
+    assert_eq!(
+        (figlet.namespace.as_str(), figlet.image.as_str()),
+        ("openfaas-fn", "localhost/figlet:latest")
+    );
+    assert!(
+        figlet.env_process.is_none() && !figlet.read_only_root_filesystem && figlet.limits.memory.is_none()
+    );
+    let weather = &config.functions[1];
+    assert_eq!(weather.namespace.as_str(), "farm");
+    assert_eq!(weather.env_process.as_deref(), Some("cat -"));
+    assert_eq!(weather.environment["write_debug"], "true");
+    assert_eq!(weather.environment["EMPTY"], "");
+    assert_eq!(weather.labels["com.openfaas.scale.min"], "1");
+    assert_eq!(weather.annotations["topic"], "hay.dry");
+    assert_eq!(weather.secrets, ["api-key", "tls.crt"]);
+    assert_eq!(weather.limits.memory.as_ref().unwrap().bytes(), 128 << 20);
+    assert_eq!(weather.limits.cpu.as_ref().unwrap().millis(), 500);
+    assert_eq!(weather.requests.memory.as_ref().unwrap().as_str(), "32Mi");
+    assert!(weather.read_only_root_filesystem && weather.requests.cpu.is_none());
+    assert_eq!(weather.constraints, ["node.platform.os == linux"]);
+}
+
+#[test]
+fn the_default_document_sets_nothing() {
+    assert_eq!(parse(default_document(), "bothy.toml").unwrap(), Config::default());
+}
+
+/// What the default document explains must be true: with its example lines switched on it is still a good file, and
+/// no key is left unexplained.
+#[test]
+fn the_default_document_explains_every_key() {
+    let example = |line: &str| {
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        let key = line.split(" = ").next().unwrap_or_default();
+        let is_key = line.contains(" = ") && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        (is_key || line.starts_with("[functions.figlet]")).then(|| line.to_owned())
+    };
+    let lines = default_document().lines();
+    let on: Vec<String> = lines.map(|line| example(line).unwrap_or_else(|| line.to_owned())).collect();
+    let config = parse(&on.join("\n"), "bothy.toml").unwrap_or_else(|wrong| panic!("{wrong}"));
+    let figlet = &config.functions[0];
+    assert!(config.hostname.is_some() && config.gateway.password.is_some());
+    assert!(figlet.env_process.is_some() && figlet.read_only_root_filesystem);
+    assert!(figlet.limits.cpu.is_some() && figlet.requests.memory.is_some());
+    for empty in [&figlet.environment, &figlet.labels, &figlet.annotations].map(|map| map.is_empty()) {
+        assert!(!empty);
+    }
+    assert!(!figlet.secrets.is_empty() && !figlet.constraints.is_empty());
+}
+
+#[test]
+fn a_huge_file_is_refused_before_it_is_read() {
+    let said = parse_bytes(&vec![b'#'; (1 << 20) + 1], "f").unwrap_err().to_string();
+    assert!(said.starts_with("f:1:1: the file has 1048577 bytes, expected at most 1048576\n"), "{said}");
+}
