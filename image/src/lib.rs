@@ -1,0 +1,38 @@
+//! Builds bootable Bothy images from recipes: without root, and with the same bytes every time.
+//!
+//! apt resolves and downloads Debian's packages; everything after that happens in memory: packages are unpacked into
+//! a [`tree::Tree`], the recipe's [`select::Packages::select`] takes what the device needs, and [`build`] turns it into
+//! a root file system with its verity tree, a unified kernel image and a disk.
+//!
+//! The command line tool `bothy` and the tests of whole machines use this crate as a library.
+
+pub mod apt;
+pub mod build;
+pub mod deb;
+pub mod digest;
+pub mod disk;
+pub mod elf;
+pub mod error;
+pub mod fat;
+pub mod gpt;
+pub mod host;
+pub mod kmod;
+pub mod manifest;
+pub mod oci;
+pub mod place;
+pub mod process;
+pub mod programs;
+pub mod progress;
+pub mod qemu;
+pub mod recipe;
+pub mod rootfs;
+pub mod sbom;
+pub mod select;
+pub mod squashfs;
+pub mod tools;
+pub mod tree;
+pub mod uki;
+pub mod verity;
+
+pub use build::Artifacts;
+pub use error::{Error, Result};
