@@ -42,6 +42,8 @@ pub struct Options {
     pub locked: Option<PathBuf>,
     /// How hard to compress.
     pub compression: Compression,
+    /// Take the device's programs from this folder instead of compiling them.
+    pub programs: Option<PathBuf>,
     /// Whether missing host tools may be installed.
     pub install: bool,
 }
@@ -62,6 +64,7 @@ impl Options {
             update: false,
             locked: None,
             compression: Compression::Development,
+            programs: None,
             install: true,
         })
     }
@@ -157,7 +160,10 @@ impl Artifacts {
 /// A digest of everything that decides the output: recipe, sources, overlay, lock, options and this program itself.
 fn inputs(options: &Options) -> Result<String> {
     let mut files = vec![options.recipe.clone(), options.source.join("overlay")];
-    files.extend(programs::sources(&options.source));
+    match &options.programs {
+        Some(folder) => files.push(folder.clone()),
+        None => files.extend(programs::sources(&options.source)),
+    }
     files.extend(options.locked.clone());
     files.push("/proc/self/exe".into());
     let mut parts = vec![format!("{:?} {:?}", options.compression, options.mirror)];
@@ -181,9 +187,12 @@ fn inputs(options: &Options) -> Result<String> {
 fn build(options: &Options, recipe: &Recipe, out: &Path) -> Result<Artifacts> {
     fs::create_dir_all(out).map_err(Error::write(out))?;
     let architecture = recipe.architecture;
-    let programs = {
-        let _step = step("compile the device's programs");
-        programs::build(&options.source, architecture)?
+    let programs = match &options.programs {
+        Some(folder) => programs::load(folder)?,
+        None => {
+            let _step = step("compile the device's programs");
+            programs::build(&options.source, architecture)?
+        }
     };
     let (lock, apt) = resolve(options, recipe, out)?;
     {

@@ -3,7 +3,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use image::build::{self, Options};
+use image::recipe::Recipe;
 use image::squashfs::Compression;
+use image::{host, programs};
 
 /// Builds, boots, tests and measures Bothy images.
 #[derive(Parser)]
@@ -48,6 +50,12 @@ struct BuildArgs {
     /// Compress for publishing: minutes instead of seconds.
     #[arg(long)]
     release: bool,
+    /// Take the device's programs (init, stack, watchdog) from this folder instead of compiling them.
+    #[arg(long, value_name = "DIR")]
+    programs: Option<std::path::PathBuf>,
+    /// Compile the device's programs and stop.
+    #[arg(long, conflicts_with = "programs")]
+    only_programs: bool,
     /// Do not install missing host tools; list them and stop.
     #[arg(long)]
     no_install: bool,
@@ -61,6 +69,7 @@ impl BuildArgs {
         options.mirror = self.mirror;
         options.update = self.update;
         options.locked = self.locked;
+        options.programs = self.programs;
         options.install = !self.no_install;
         if self.release {
             options.compression = Compression::Release;
@@ -82,6 +91,14 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Build(args) => {
+            if args.only_programs {
+                let options = args.options()?;
+                host::ensure(host::BUILD, options.install)?;
+                let recipe = Recipe::load(&options.recipe)?;
+                programs::build(&options.source, recipe.architecture)?;
+                println!("{}", programs::folder(&options.source, recipe.architecture).display());
+                return Ok(ExitCode::SUCCESS);
+            }
             let artifacts = build::ensure(&args.options()?)?;
             println!("{}", artifacts.image.display());
             println!("{}", artifacts.compressed.display());

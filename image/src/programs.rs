@@ -19,6 +19,23 @@ pub struct Programs {
     pub watchdog: Vec<u8>,
 }
 
+/// Takes programs that were built before, from a folder.
+///
+/// # Errors
+/// One of them is missing.
+pub fn load(folder: &Path) -> Result<Programs> {
+    let read = |program: &str| {
+        let path = folder.join(program);
+        std::fs::read(&path).map_err(Error::read(&path))
+    };
+    Ok(Programs { init: read("init")?, stack: read("stack")?, watchdog: read("watchdog")? })
+}
+
+/// Where [`build`] leaves the programs.
+pub fn folder(source: &Path, architecture: Architecture) -> PathBuf {
+    crate::place::target(source).join(architecture.rust_target()).join("device")
+}
+
 /// Builds the programs from the sources below `source`.
 ///
 /// # Errors
@@ -65,11 +82,7 @@ pub fn build(source: &Path, architecture: Architecture) -> Result<Programs> {
             stderr,
         });
     }
-    let read = |program: &str| {
-        let path = target_dir.join(target).join("device").join(program);
-        std::fs::read(&path).map_err(Error::read(&path))
-    };
-    Ok(Programs { init: read("init")?, stack: read("stack")?, watchdog: read("watchdog")? })
+    load(&folder(source, architecture))
 }
 
 fn home() -> Option<PathBuf> {

@@ -34,7 +34,7 @@ impl Disk {
     pub fn create(image: &Path, path: &Path) -> Result<Self> {
         // Under its final name it is whole: a run that was interrupted here leaves no half disk for the next one.
         let draft = path.with_extension("new");
-        disk::copy_sparse(image, &draft).map_err(|e| of(path, &e))?;
+        disk::copy_sparse(image, &draft)?;
         let file = OpenOptions::new().write(true).open(&draft).map_err(Error::file("open", &draft))?;
         let size = file.metadata().map_err(Error::file("read", &draft))?.len();
         file.set_len(size.max(SIZE)).map_err(Error::file("grow", &draft))?;
@@ -51,6 +51,28 @@ impl Disk {
         Ok(Self { path: path.to_owned() })
     }
 
+    /// Puts the system of another image onto it: what flashing a card again would do, but `data` stays.
+    ///
+    /// # Errors
+    /// The image has no such partitions, or they are of another size than the disk's.
+    pub fn replace_system(&self, image: &Path) -> Result<()> {
+        let mut from = File::open(image).map_err(Error::file("open", image))?;
+        let to = OpenOptions::new().read(true).write(true).open(&self.path);
+        let mut to = to.map_err(Error::file("open", &self.path))?;
+        for name in ["boot", "root-a"] {
+            let (start, length) = gpt::find(&mut from, name)?;
+            if gpt::find(&mut to, name)? != (start, length) {
+                let reason = format!("its partition {name} lies elsewhere than in {}", image.display());
+                return Err(Error::Disk { path: self.path.clone(), reason });
+            }
+            let failed = || Error::file("copy", &self.path);
+            from.seek(SeekFrom::Start(start)).map_err(failed())?;
+            to.seek(SeekFrom::Start(start)).map_err(failed())?;
+            std::io::copy(&mut (&from).take(length), &mut to).map_err(failed())?;
+        }
+        to.sync_all().map_err(Error::file("write", &self.path))
+    }
+
     /// Its file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -61,7 +83,7 @@ impl Disk {
     /// # Errors
     /// There is no boot partition, or no room on it.
     pub fn write_boot_file(&self, name: &str, content: &[u8]) -> Result<()> {
-        fat::replace_file(&self.path, name, content).map_err(|e| of(&self.path, &e))
+        fat::replace_file(&self.path, name, content).map_err(Error::from)
     }
 
     /// Copies a partition, by name, into a file in `folder`, for tools that check file systems.
@@ -70,7 +92,7 @@ impl Disk {
     /// There is no such partition, or the copy cannot be written.
     pub fn extract(&self, name: &str, folder: &Path) -> Result<Partition> {
         let mut file = File::open(&self.path).map_err(Error::file("open", &self.path))?;
-        let (start, length) = gpt::find(&mut file, name).map_err(|e| of(&self.path, &e))?;
+        let (start, length) = gpt::find(&mut file, name)?;
         let path = folder.join(format!("{name}.partition"));
         let mut copy = File::create(&path).map_err(Error::file("create", &path))?;
         let partition = Partition { path };
@@ -99,8 +121,4 @@ impl Drop for Partition {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
     }
-}
-
-fn of(path: &Path, error: &crate::Error) -> Error {
-    Error::Disk { path: path.to_owned(), reason: error.to_string() }
 }

@@ -91,6 +91,28 @@ pub enum Error {
         /// Why there was no answer.
         reason: String,
     },
+    /// A request got another answer than it should.
+    #[error("{what}: the gateway answered {status} {body}")]
+    Refused {
+        /// What was asked.
+        what: String,
+        /// The status code.
+        status: u16,
+        /// The body.
+        body: String,
+    },
+    /// The user does not want to wait any longer.
+    #[error("interrupted")]
+    Interrupted,
+    /// The machine is in use by another process.
+    #[error("{} is in use by another bothy", path.display())]
+    InUse {
+        /// The machine's folder.
+        path: PathBuf,
+    },
+    /// Building or reading an image failed.
+    #[error(transparent)]
+    Image(#[from] crate::Error),
     /// A pattern to wait for is no regular expression.
     #[error("pattern {pattern}: {reason}")]
     Pattern {

@@ -7,6 +7,7 @@
 //! strike; they are errors of their own, [`Error::Emulator`], so that a caller can run again and count: see [`Fault`].
 
 mod accel;
+mod appliance;
 mod console;
 mod disk;
 mod error;
@@ -20,6 +21,7 @@ mod qmp;
 mod running;
 
 pub use accel::Accel;
+pub use appliance::{Appliance, Gateway, READY, SAMPLE_FUNCTION, SAMPLE_IMAGE, configuration};
 pub use console::{Console, Line, Mark};
 pub use disk::{Disk, Partition};
 pub use error::Error;

@@ -1,0 +1,147 @@
+//! `bothy test`: everything, from unit tests to machines that boot.
+//!
+//! Tests of whole machines find the image through `BOTHY_ARTIFACTS`, tests that run programs of the image on this host
+//! find them through `BOTHY_ROOTFS`; both fail, rather than skip, without. Tests in a module `long` belong to the
+//! second tier: a run without `--long` does not run them and counts them as not run (see `.config/nextest.toml`).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+
+use crate::build;
+use crate::progress::step;
+use crate::qemu::{Error, Result};
+use crate::{Artifacts, host};
+
+/// What to test.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The image that the tests of whole machines boot.
+    pub build: build::Options,
+    /// Whether the second tier runs too.
+    pub long: bool,
+    /// Further arguments for nextest or, where that is missing, for `cargo test`.
+    pub arguments: Vec<String>,
+}
+
+/// The part of a test's path that puts it into the second tier.
+const LONG: &str = "long::";
+
+/// Builds what is stale, runs the tests, tells whether all passed.
+///
+/// # Errors
+/// A tool is missing, or the image cannot be built. A test that fails is no error.
+pub fn test(options: &Options) -> Result<bool> {
+    let tools = [host::BUILD, host::BOOT].concat();
+    host::ensure(&tools, options.build.install)?;
+    let artifacts = build::ensure(&options.build)?;
+    let out = options.build.out.join(&artifacts.name);
+    let root = root_files(&artifacts, &out)?;
+    let faults = out.join("emulator-faults");
+    let _ = fs::remove_file(&faults);
+    let nextest = has_nextest();
+    if !nextest {
+        eprintln!("bothy: cargo-nextest is not installed, so `cargo test` runs the tests");
+    }
+    let source = &options.build.source;
+    let mut passed = true;
+    for words in commands(nextest, options) {
+        let mut command = cargo(source);
+        command.args(&words).env("BOTHY_ARTIFACTS", out.join("artifacts.json")).env("BOTHY_ROOTFS", &root);
+        command.env("BOTHY_CACHE", &options.build.cache).env("BOTHY_FAULTS", &faults);
+        eprintln!("bothy: cargo {}", words.join(" "));
+        passed &= status(&mut command)?.success();
+    }
+    let met = fs::read_to_string(&faults).unwrap_or_default();
+    let count = met.lines().count();
+    eprintln!("bothy: {count} boots were run again because of a fault of the emulator");
+    for fault in met.lines() {
+        eprintln!("bothy:   {fault}");
+    }
+    Ok(passed)
+}
+
+/// The command lines: one for the tests; and one for the examples in the documentation, which nextest does not run.
+fn commands(nextest: bool, options: &Options) -> Vec<Vec<String>> {
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<String>>();
+    let mut commands = Vec::new();
+    if nextest {
+        let profile = if options.long { "long" } else { "default" };
+        let mut tests = words(&format!("nextest run --workspace --locked --profile {profile}"));
+        tests.extend(options.arguments.iter().cloned());
+        commands.push(tests);
+        if options.arguments.is_empty() {
+            commands.push(words("test --workspace --locked --doc"));
+        }
+        return commands;
+    }
+    let mut tests = words("test --workspace --locked --no-fail-fast");
+    tests.extend(options.arguments.iter().cloned());
+    if !options.long {
+        if !options.arguments.iter().any(|word| word == "--") {
+            tests.push("--".to_owned());
+        }
+        tests.extend(words(&format!("--skip {LONG}")));
+    }
+    commands.push(tests);
+    commands
+}
+
+/// The image's root file system as files, unpacked again when the image has changed.
+fn root_files(artifacts: &Artifacts, out: &Path) -> Result<PathBuf> {
+    let root = out.join("root");
+    let stamp = out.join("root.of");
+    if root.is_dir() && fs::read_to_string(&stamp).is_ok_and(|of| of == artifacts.command_line) {
+        return Ok(root);
+    }
+    let _step = step("unpack the root file system for tests on this host");
+    let _ = fs::remove_file(&stamp);
+    if root.exists() {
+        fs::remove_dir_all(&root).map_err(Error::file("remove", &root))?;
+    }
+    artifacts.unpack_root(&root)?;
+    fs::write(&stamp, &artifacts.command_line).map_err(Error::file("write", &stamp))?;
+    Ok(root)
+}
+
+fn cargo(source: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(source).stdin(Stdio::null());
+    command
+}
+
+fn has_nextest() -> bool {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["nextest", "--version"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn status(command: &mut Command) -> Result<ExitStatus> {
+    command.status().map_err(|source| Error::Start { program: "cargo".to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(nextest: bool, long: bool, arguments: &[&str]) -> Vec<String> {
+        let build = build::Options::new("vm-x86_64").unwrap();
+        let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
+        let options = Options { build, long, arguments };
+        commands(nextest, &options).into_iter().map(|words| words.join(" ")).collect()
+    }
+
+    #[test]
+    fn the_second_tier_runs_only_when_asked_for() {
+        assert_eq!(
+            lines(true, false, &[]),
+            ["nextest run --workspace --locked --profile default", "test --workspace --locked --doc"]
+        );
+        assert_eq!(lines(true, true, &["boot"]), ["nextest run --workspace --locked --profile long boot"]);
+        assert_eq!(
+            lines(false, false, &["--", "boot"]),
+            ["test --workspace --locked --no-fail-fast -- boot --skip long::"]
+        );
+        assert_eq!(lines(false, true, &[]), ["test --workspace --locked --no-fail-fast"]);
+    }
+}

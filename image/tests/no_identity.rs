@@ -1,0 +1,69 @@
+//! An image holds no secret and no identity: every machine that is flashed from it gets its own.
+
+mod artifacts;
+
+use std::path::{Path, PathBuf};
+
+fn files(folder: &Path, out: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            files(&entry.path(), out);
+        } else if kind.is_file() {
+            out.push(entry.path());
+        }
+    }
+}
+
+/// Whether bytes hold a private key: its header with at least a line of base64 behind it. (Programs that deal with
+/// keys hold the bare headers.)
+fn holds_private_key(bytes: &[u8]) -> bool {
+    let marks: [&[u8]; 2] = [b"PRIVATE KEY-----\n", b"PRIVATE KEY-----\r\n"];
+    let base64 = |b: &u8| b.is_ascii_alphanumeric() || b"+/=".contains(b);
+    marks.iter().any(|mark| {
+        bytes
+            .windows(mark.len())
+            .enumerate()
+            .filter(|(_, w)| w == mark)
+            .any(|(i, _)| bytes[i + mark.len()..].iter().take(60).filter(|b| base64(b)).count() == 60)
+    })
+}
+
+/// Whether a text line is one of shadow(5) with a password that somebody could guess.
+fn holds_password(line: &str) -> bool {
+    line.split(':').nth(1).is_some_and(|hash| hash.starts_with('$') && hash.matches('$').count() >= 3)
+}
+
+#[test]
+fn nothing_in_the_root_is_secret_or_personal() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    artifacts::finished().unpack_root(&root).unwrap();
+    let mut all = Vec::new();
+    files(&root, &mut all);
+    assert!(all.len() > 100, "only {} files: is this the root file system?", all.len());
+    for path in &all {
+        let name = path.file_name().unwrap().to_string_lossy();
+        let inside = path.strip_prefix(&root).unwrap();
+        for identity in ["machine-id", "random-seed", "hostid", "ssh_host_"] {
+            assert!(!name.contains(identity), "{}", inside.display());
+        }
+        let bytes = std::fs::read(path).unwrap();
+        assert!(!holds_private_key(&bytes), "{} holds a private key", inside.display());
+        if inside.starts_with("etc") {
+            let text = String::from_utf8_lossy(&bytes);
+            assert!(!text.lines().any(holds_password), "{} holds a password", inside.display());
+        }
+    }
+}
+
+#[test]
+fn what_is_looked_for_would_be_found() {
+    let key =
+        format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n", "b3BlbnNzaC1rZXktdjEAAAAABG5vbm".repeat(3));
+    assert!(holds_private_key(key.as_bytes()));
+    assert!(!holds_private_key(b"-----BEGIN RSA PRIVATE KEY-----\n\0malformed"));
+    assert!(holds_password("root:$y$j9T$salt$hash:19000:0:99999:7:::"));
+    assert!(!holds_password("root:*:19000:0:99999:7:::"));
+}
