@@ -16,6 +16,7 @@ use crate::manifest::{Digest, Manifest};
 use crate::programs::{self, Programs};
 use crate::progress::step;
 use crate::recipe::{Recipe, STUB_PACKAGE};
+use crate::scripts::{self, Script};
 use crate::select::Packages;
 use crate::squashfs::{self, Compression};
 use crate::tools::Tools;
@@ -159,7 +160,8 @@ impl Artifacts {
 
 /// A digest of everything that decides the output: recipe, sources, overlay, lock, options and this program itself.
 fn inputs(options: &Options) -> Result<String> {
-    let mut files = vec![options.recipe.clone(), options.source.join("overlay")];
+    let scripts = options.source.join("image/recipes/maintainer-scripts.toml");
+    let mut files = vec![options.recipe.clone(), scripts, options.source.join("overlay")];
     match &options.programs {
         Some(folder) => files.push(folder.clone()),
         None => files.extend(programs::sources(&options.source)),
@@ -199,7 +201,7 @@ fn build(options: &Options, recipe: &Recipe, out: &Path) -> Result<Artifacts> {
         let _step = step("download packages");
         apt.download(&lock)?;
     }
-    let packages = {
+    let Unpacked { packages, scripts } = {
         let _step = step("unpack packages");
         unpack(&apt, &lock, &options.cache, architecture.library_folder())?
     };
@@ -208,6 +210,12 @@ fn build(options: &Options, recipe: &Recipe, out: &Path) -> Result<Artifacts> {
     let modules = Modules::new(kernel_package, kernel_tree)?;
     let overlay = options.source.join("overlay");
     let root = rootfs::root(recipe, &packages, &modules, &programs, &overlay)?;
+    let is_used =
+        |script: &Script| root.sources.contains(&script.package) || script.package == kernel_package;
+    let used: Vec<Script> =
+        scripts.into_iter().filter(is_used).map(|s| s.without_version(&modules.version)).collect();
+    let list = options.source.join("image/recipes/maintainer-scripts.toml");
+    scripts::review(&list, &used, &options.cache.join("scripts"), out)?;
     let squashfs = {
         let _step = step(format!("compress the root file system ({} MB)", root.tree.size() / 1_000_000));
         squashfs::create(&tools, &root.tree, recipe.epoch, options.compression, out)?
@@ -359,27 +367,41 @@ fn resolve(options: &Options, recipe: &Recipe, out: &Path) -> Result<(Lock, Apt)
     Ok((apt.resolve(recipe)?, apt))
 }
 
+/// Every package, unpacked.
+struct Unpacked {
+    packages: Packages,
+    scripts: Vec<Script>,
+}
+
 /// Unpacks every package, with the uncompressed archives kept for the next time.
-fn unpack(apt: &Apt, lock: &Lock, cache: &Path, library_folder: &str) -> Result<Packages> {
+fn unpack(apt: &Apt, lock: &Lock, cache: &Path, library_folder: &str) -> Result<Unpacked> {
     let kept = cache.join("unpacked");
     fs::create_dir_all(&kept).map_err(Error::write(&kept))?;
-    let one = |package: &Package| -> Result<(String, Tree)> {
-        let place = kept.join(format!("{}.tar", package.sha256));
-        let data = match fs::read(&place) {
-            Ok(data) => data,
-            Err(_) => {
-                let data = Deb::open(&apt.archive(package))?.data;
-                let draft = kept.join(format!("{}.{}", package.sha256, std::process::id()));
-                fs::write(&draft, &data).map_err(Error::write(&draft))?;
-                fs::rename(&draft, &place).map_err(Error::write(&place))?;
-                data
+    let one = |package: &Package| -> Result<(Tree, Vec<Script>)> {
+        let place = |part: &str| kept.join(format!("{}.{part}.tar", package.sha256));
+        let keep = |part: &str, bytes: &[u8]| -> Result<()> {
+            let draft = kept.join(format!("{}.{part}.{}", package.sha256, std::process::id()));
+            fs::write(&draft, bytes).map_err(Error::write(&draft))?;
+            fs::rename(&draft, place(part)).map_err(Error::write(place(part)))
+        };
+        let deb = match (fs::read(place("data")), fs::read(place("control"))) {
+            (Ok(data), Ok(control)) => Deb { data, control },
+            _ => {
+                let deb = Deb::open(&apt.archive(package))?;
+                keep("data", &deb.data)?;
+                keep("control", &deb.control)?;
+                deb
             }
         };
-        let tree = deb::tree(&data).map_err(|reason| Error::Unpack { path: place, reason })?;
-        Ok((package.name.clone(), tree))
+        let damaged = |reason| Error::Unpack { path: apt.archive(package), reason };
+        let script = |(name, text)| Script { package: package.name.clone(), name, text };
+        let scripts = deb::scripts(&deb.control).map_err(damaged)?.into_iter().map(script).collect();
+        Ok((deb::tree(&deb.data).map_err(damaged)?, scripts))
     };
-    let trees: BTreeMap<String, Tree> = lock.packages.par_iter().map(one).collect::<Result<_>>()?;
-    Ok(Packages::new(trees, library_folder))
+    let unpacked: Vec<(Tree, Vec<Script>)> = lock.packages.par_iter().map(one).collect::<Result<_>>()?;
+    let (trees, scripts): (Vec<Tree>, Vec<Vec<Script>>) = unpacked.into_iter().unzip();
+    let trees: BTreeMap<String, Tree> = lock.packages.iter().map(|p| p.name.clone()).zip(trees).collect();
+    Ok(Unpacked { packages: Packages::new(trees, library_folder), scripts: scripts.concat() })
 }
 
 /// The tools' folder is named after every package that may be in it.

@@ -148,13 +148,13 @@ pub fn tree(data: &[u8]) -> Result<Tree, String> {
     Ok(tree)
 }
 
-/// The maintainer scripts in an uncompressed `control.tar`: name and text.
+/// The scripts in an uncompressed `control.tar` that an installation would run: name and text.
 ///
 /// # Errors
 /// The archive is damaged.
 pub fn scripts(control: &[u8]) -> Result<Vec<(String, Vec<u8>)>, String> {
     let tree = tree(control)?;
-    let names = ["preinst", "postinst", "prerm", "postrm", "config", "triggers"];
+    let names = ["preinst", "postinst"];
     Ok(names.iter().filter_map(|n| Some(((*n).to_owned(), tree.file(n)?.to_vec()))).collect())
 }
 

@@ -73,24 +73,40 @@ fn write_sparse(file: &mut File, offset: u64, bytes: &[u8]) -> std::io::Result<(
 /// # Errors
 /// A file cannot be read or written.
 pub fn compress(image: &Path, out: &Path, level: i32) -> Result<(String, String)> {
-    let mut input = File::open(image).map_err(Error::read(image))?;
-    let size = input.metadata().map_err(Error::read(image))?.len();
+    let (plain, packed) = rayon::join(|| hash(image), || pack(image, out, level));
+    Ok((plain?, packed?))
+}
+
+/// Hands a file to `each` in pieces.
+fn read_pieces(path: &Path, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let mut input = File::open(path).map_err(Error::read(path))?;
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        match input.read(&mut piece).map_err(Error::read(path))? {
+            0 => return Ok(()),
+            n => each(&piece[..n])?,
+        }
+    }
+}
+
+fn hash(path: &Path) -> Result<String> {
+    let mut hasher = Sha256::new();
+    read_pieces(path, |piece| {
+        hasher.update(piece);
+        Ok(())
+    })?;
+    Ok(to_hex(&hasher.finalize()))
+}
+
+fn pack(image: &Path, out: &Path, level: i32) -> Result<String> {
+    let size = std::fs::metadata(image).map_err(Error::read(image))?.len();
     let output = Hashing { inner: File::create(out).map_err(Error::write(out))?, hasher: Sha256::new() };
     let mut encoder = zstd::Encoder::new(output, level).map_err(Error::write(out))?;
     let set = encoder.set_pledged_src_size(Some(size)).and_then(|()| encoder.include_checksum(true));
-    set.and_then(|()| encoder.long_distance_matching(true)).map_err(Error::write(out))?;
-    let mut hasher = Sha256::new();
-    let mut piece = vec![0; 1 << 20];
-    loop {
-        let n = input.read(&mut piece).map_err(Error::read(image))?;
-        if n == 0 {
-            break;
-        }
-        hasher.update(&piece[..n]);
-        encoder.write_all(&piece[..n]).map_err(Error::write(out))?;
-    }
+    set.map_err(Error::write(out))?;
+    read_pieces(image, |piece| encoder.write_all(piece).map_err(Error::write(out)))?;
     let output = encoder.finish().map_err(Error::write(out))?;
-    Ok((to_hex(&hasher.finalize()), to_hex(&output.hasher.finalize())))
+    Ok(to_hex(&output.hasher.finalize()))
 }
 
 /// A file that hashes what is written to it.
@@ -116,20 +132,15 @@ impl Write for Hashing {
 /// # Errors
 /// A file cannot be read or written.
 pub fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
-    let mut input = File::open(from).map_err(Error::read(from))?;
-    let size = input.metadata().map_err(Error::read(from))?.len();
+    let size = std::fs::metadata(from).map_err(Error::read(from))?.len();
     let mut output = File::create(to).map_err(Error::write(to))?;
     output.set_len(size).map_err(Error::write(to))?;
-    let mut piece = vec![0; 1 << 20];
     let mut at = 0;
-    loop {
-        let n = input.read(&mut piece).map_err(Error::read(from))?;
-        if n == 0 {
-            return Ok(());
-        }
-        write_sparse(&mut output, at, &piece[..n]).map_err(Error::write(to))?;
-        at += n as u64;
-    }
+    read_pieces(from, |piece| {
+        write_sparse(&mut output, at, piece).map_err(Error::write(to))?;
+        at += piece.len() as u64;
+        Ok(())
+    })
 }
 
 #[cfg(test)]
