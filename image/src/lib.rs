@@ -7,7 +7,9 @@
 //! The command line tool `bothy` and the tests of whole machines use this crate as a library.
 
 pub mod apt;
+pub mod bench;
 pub mod build;
+pub mod config;
 pub mod deb;
 pub mod digest;
 pub mod disk;
@@ -26,9 +28,12 @@ pub mod progress;
 pub mod qemu;
 pub mod recipe;
 pub mod rootfs;
+pub mod run;
 pub mod sbom;
+pub mod scripts;
 pub mod select;
 pub mod squashfs;
+pub mod testing;
 pub mod tools;
 pub mod tree;
 pub mod uki;
