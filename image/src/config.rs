@@ -42,7 +42,10 @@ fn summary(config: &Config) -> String {
         text.push_str("  functions  none\n");
     }
     for function in &config.functions {
-        text.push_str(&format!("  function   {}.{} from {}\n", function.name, function.namespace, function.image));
+        text.push_str(&format!(
+            "  function   {}.{} from {}\n",
+            function.name, function.namespace, function.image
+        ));
     }
     text
 }

@@ -1,8 +1,8 @@
 //! `bothy bench`: figures with names that stay, measured against a floor where there is one.
 
 mod boot;
-mod floor;
 mod build;
+mod floor;
 
 use std::io::Write;
 

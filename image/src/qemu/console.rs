@@ -230,7 +230,7 @@ impl State {
         let whole = self.lines.iter().skip(since.0).find(|line| regex.is_match(&line.text));
         whole.map(|line| (line.clone(), true)).or_else(|| {
             let rest = self.plain.rest();
-            (!rest.is_empty() && regex.is_match(&rest)).then(|| (Line { text: rest, at: self.last }, false))
+            (!rest.is_empty() && regex.is_match(&rest)).then_some((Line { text: rest, at: self.last }, false))
         })
     }
 }

@@ -59,7 +59,8 @@ pub fn run(options: &Options) -> Result<()> {
     let began = Instant::now();
     host::ensure(host::BOOT, options.build.install)?;
     let artifacts = build::ensure(&options.build)?;
-    let kept = Kept::open(&place::target(&options.build.source).join("bothy/run"), &artifacts, options.fresh)?;
+    let kept =
+        Kept::open(&place::target(&options.build.source).join("bothy/run"), &artifacts, options.fresh)?;
     let accel = Accel::probe(&options.build.cache)?;
     // From here on Ctrl-C has something to end in good order.
     let interrupt = Interrupt::take()?;
@@ -148,7 +149,11 @@ fn wait_ready(running: &mut Running, limit: Duration, interrupt: &Interrupt) -> 
                     told = Instant::now();
                     let lines = running.console().lines(Mark::default());
                     let last = lines.iter().rev().map(|line| line.text.trim()).find(|text| !text.is_empty());
-                    eprintln!("bothy: {:3.0} s  {}", waited.as_secs_f64(), last.unwrap_or("(nothing on the console)"));
+                    eprintln!(
+                        "bothy: {:3.0} s  {}",
+                        waited.as_secs_f64(),
+                        last.unwrap_or("(nothing on the console)")
+                    );
                 }
             }
             Err(error) => return Err(error),
@@ -162,7 +167,10 @@ fn report(running: &Running, kept: &Kept, artifacts: &Artifacts, answer: &str) {
     let url = client.base();
     let (user, password) = kept.credentials();
     println!("\n{}\n", answer.trim_end());
-    println!("That was the function {SAMPLE_FUNCTION}, in a machine that booted {}.", artifacts.image.display());
+    println!(
+        "That was the function {SAMPLE_FUNCTION}, in a machine that booted {}.",
+        artifacts.image.display()
+    );
     println!();
     println!("URL       {url}");
     println!("User      {user}");
