@@ -1,0 +1,23 @@
+//! The harness of the tests of whole machines: a [`Case`] boots the image that `bothy` built, on disks of its own, and
+//! has of it only what a user has: a console, HTTP, the disk, the power button.
+//!
+//! Run them with `cargo bothy test`, which builds the image and says where it is. Each file in `tests/` is one
+//! behaviour. A test runs again only when the emulator failed in one of the two ways that
+//! [`Fault`](image::qemu::Fault) knows; such runs are printed and counted.
+
+mod case;
+mod checks;
+mod lock;
+
+pub use case::{Case, PASSWORD, case};
+pub use checks::{assert_clean, debugfs, journal};
+pub use image::qemu::{Gateway, Mark, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, configuration};
+
+/// What figlet makes of the word `Bothy`.
+pub const BOTHY: &str = r" ____        _   _           
+| __ )  ___ | |_| |__  _   _ 
+|  _ \ / _ \| __| '_ \| | | |
+| |_) | (_) | |_| | | | |_| |
+|____/ \___/ \__|_| |_|\__, |
+                       |___/ 
+";
