@@ -1,0 +1,95 @@
+//! Counts of calls, as Prometheus reads them.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+/// Upper bounds of the histogram in seconds: Prometheus's default ones.
+const BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+#[derive(Default)]
+struct Series {
+    count: u64,
+    sum: f64,
+    buckets: [u64; BOUNDS.len()],
+}
+
+/// All counts.
+#[derive(Default)]
+pub struct Metrics {
+    series: RefCell<BTreeMap<(u16, String), Series>>,
+}
+
+impl Metrics {
+    /// Counts a call that ended.
+    pub fn observe(&self, status: u16, method: &str, taken: Duration) {
+        let mut all = self.series.borrow_mut();
+        // Methods that nobody knows share one series: a client must not be able to make up millions.
+        let known = matches!(method, "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS");
+        let series = all.entry((status, if known { method } else { "other" }.to_owned())).or_default();
+        let seconds = taken.as_secs_f64();
+        series.count += 1;
+        series.sum += seconds;
+        for (bucket, bound) in series.buckets.iter_mut().zip(BOUNDS) {
+            *bucket += u64::from(seconds <= bound);
+        }
+    }
+
+    /// Prometheus's text format.
+    pub fn render(&self, in_flight: usize) -> String {
+        let mut text = String::from(
+            "# HELP http_requests_total Calls that ended.\n# TYPE http_requests_total counter\n",
+        );
+        let all = self.series.borrow();
+        // Writing into a String cannot fail.
+        for ((code, method), series) in all.iter() {
+            let _ =
+                writeln!(text, "http_requests_total{{code=\"{code}\",method=\"{method}\"}} {}", series.count);
+        }
+        text.push_str(
+            "# HELP http_request_duration_seconds Time from a call's start to its answer's head.\n\
+             # TYPE http_request_duration_seconds histogram\n",
+        );
+        for ((code, method), series) in all.iter() {
+            let labels = format!("code=\"{code}\",method=\"{method}\"");
+            let name = "http_request_duration_seconds";
+            for (bucket, bound) in series.buckets.iter().zip(BOUNDS) {
+                let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {bucket}");
+            }
+            let _ = writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {}", series.count);
+            let _ = writeln!(text, "{name}_sum{{{labels}}} {}", series.sum);
+            let _ = writeln!(text, "{name}_count{{{labels}}} {}", series.count);
+        }
+        let _ = write!(
+            text,
+            "# HELP http_requests_in_flight Calls that run.\n# TYPE http_requests_in_flight gauge\n\
+             http_requests_in_flight {in_flight}\n"
+        );
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn histogram() {
+        let metrics = Metrics::default();
+        metrics.observe(200, "GET", Duration::from_millis(30));
+        metrics.observe(200, "GET", Duration::from_secs(60));
+        metrics.observe(200, "BREW", Duration::ZERO);
+        let text = metrics.render(1);
+        for line in [
+            "http_requests_total{code=\"200\",method=\"GET\"} 2",
+            "http_requests_total{code=\"200\",method=\"other\"} 1",
+            "http_request_duration_seconds_bucket{code=\"200\",method=\"GET\",le=\"0.025\"} 0",
+            "http_request_duration_seconds_bucket{code=\"200\",method=\"GET\",le=\"0.05\"} 1",
+            "http_request_duration_seconds_bucket{code=\"200\",method=\"GET\",le=\"+Inf\"} 2",
+            "http_requests_in_flight 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        }
+    }
+}

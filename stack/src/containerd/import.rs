@@ -1,0 +1,148 @@
+//! Baked images: from a layout on the read-only root into containerd, only what is missing.
+//!
+//! Order (and why nothing is lost half-way): everything is written under a lease, the image's name comes last, the
+//! lease goes after it. A lease of an interrupted import is removed when the gateway starts.
+
+use std::collections::HashMap;
+
+use containerd_client::services::v1::images_client::ImagesClient;
+use containerd_client::services::v1::leases_client::LeasesClient;
+use containerd_client::services::v1::{
+    CreateImageRequest, CreateRequest, DeleteRequest, Image as Named, ListRequest, UpdateImageRequest,
+};
+use containerd_client::types::Descriptor;
+use serde::Deserialize;
+
+use super::client::{Containerd, call, request};
+use super::image::Image;
+use super::layout::{JsonDescriptor, Layout};
+use crate::error::{Error, Result, absent_is_fine};
+
+/// Start of our leases' names.
+const LEASE: &str = "bothy-import-";
+
+#[derive(Deserialize)]
+struct Manifest {
+    config: JsonDescriptor,
+    layers: Vec<JsonDescriptor>,
+}
+
+impl Containerd {
+    /// The image that a reference stands for, ready to be run: taken from a baked layout when containerd lacks it or
+    /// has another version of it, unpacked when it is not.
+    pub async fn ensure_image(&self, namespace: &str, reference: &str, baked: &[Layout]) -> Result<Image> {
+        let layout = baked.iter().find(|layout| layout.reference == reference);
+        let imported = match layout {
+            None => true,
+            Some(layout) => {
+                let target = self.image_target(namespace, reference).await?;
+                target.is_some_and(|target| target.digest == layout.manifest.digest)
+            }
+        };
+        if imported {
+            let image = self.image(namespace, reference).await?;
+            if self.is_unpacked(namespace, &image).await? {
+                return Ok(image);
+            }
+            return self
+                .under_lease(namespace, &image.chain_id, async |lease| {
+                    self.unpack(namespace, lease, &image).await?;
+                    Ok(image.clone())
+                })
+                .await;
+        }
+        let Some(layout) = layout else {
+            return Err(Error::ImageMissing { reference: reference.to_owned() });
+        };
+        self.under_lease(namespace, &layout.manifest.digest, async |lease| {
+            self.import(namespace, lease, layout).await
+        })
+        .await
+    }
+
+    async fn is_unpacked(&self, namespace: &str, image: &Image) -> Result<bool> {
+        Ok(image.layers.is_empty() || self.has_snapshot(namespace, &image.chain_id).await?)
+    }
+
+    async fn import(&self, namespace: &str, lease: &str, layout: &Layout) -> Result<Image> {
+        let path = layout.blob(&layout.manifest.digest)?;
+        let text =
+            tokio::fs::read(&path).await.map_err(|source| Error::Read { path: path.clone(), source })?;
+        let manifest: Manifest = serde_json::from_slice(&text)
+            .map_err(|source| Error::Parse { what: path.display().to_string(), source })?;
+        let mut references = HashMap::new();
+        let config = Descriptor::from(manifest.config);
+        let layers: Vec<Descriptor> = manifest.layers.into_iter().map(Descriptor::from).collect();
+        for (number, layer) in layers.iter().enumerate() {
+            references.insert(format!("containerd.io/gc.ref.content.l.{number}"), layer.digest.clone());
+            self.write_blob(namespace, lease, &layout.blob(&layer.digest)?, layer, HashMap::new()).await?;
+        }
+        references.insert("containerd.io/gc.ref.content.config".to_owned(), config.digest.clone());
+        self.write_blob(namespace, lease, &layout.blob(&config.digest)?, &config, HashMap::new()).await?;
+        self.write_blob(namespace, lease, &path, &layout.manifest, references).await?;
+        self.name_image(namespace, lease, &layout.reference, &layout.manifest).await?;
+        let image = self.image(namespace, &layout.reference).await?;
+        self.unpack(namespace, lease, &image).await?;
+        Ok(image)
+    }
+
+    /// Points a reference at a manifest, whether it is known or not.
+    async fn name_image(
+        &self,
+        namespace: &str,
+        lease: &str,
+        reference: &str,
+        manifest: &Descriptor,
+    ) -> Result<()> {
+        let image =
+            Named { name: reference.to_owned(), target: Some(manifest.clone()), ..Default::default() };
+        let mut client = ImagesClient::new(self.channel.clone());
+        let create = CreateImageRequest { image: Some(image.clone()), ..Default::default() };
+        let act = format!("name image {reference}");
+        match call(act.clone(), client.create(request(namespace, Some(lease), create))).await {
+            Err(error) if error.is_already_there() => {
+                let update = UpdateImageRequest { image: Some(image), ..Default::default() };
+                call(act, client.update(request(namespace, Some(lease), update))).await.map(drop)
+            }
+            other => other.map(drop),
+        }
+    }
+
+    /// Runs an act that the garbage collector must not disturb.
+    async fn under_lease<T>(
+        &self,
+        namespace: &str,
+        about: &str,
+        act: impl AsyncFnOnce(&str) -> Result<T>,
+    ) -> Result<T> {
+        let lease = format!("{LEASE}{}", about.replace(':', "-"));
+        let mut client = LeasesClient::new(self.channel.clone());
+        let create = CreateRequest { id: lease.clone(), ..Default::default() };
+        match call(format!("create lease {lease}"), client.create(request(namespace, None, create))).await {
+            Err(error) if !error.is_already_there() => return Err(error),
+            _ => {}
+        }
+        let done = act(&lease).await;
+        let released = self.release(namespace, &lease).await;
+        let done = done?;
+        released.map(|()| done)
+    }
+
+    async fn release(&self, namespace: &str, lease: &str) -> Result<()> {
+        let delete = DeleteRequest { id: lease.to_owned(), sync: false };
+        let mut client = LeasesClient::new(self.channel.clone());
+        let answer = client.delete(request(namespace, None, delete));
+        absent_is_fine(call(format!("delete lease {lease}"), answer).await.map(drop))
+    }
+
+    /// Removes the leases of imports that a former life did not finish.
+    pub async fn release_stale(&self, namespace: &str) -> Result<()> {
+        let mut client = LeasesClient::new(self.channel.clone());
+        let leases =
+            call("list leases", client.list(request(namespace, None, ListRequest::default()))).await?.leases;
+        for lease in leases.iter().filter(|lease| lease.id.starts_with(LEASE)) {
+            self.release(namespace, &lease.id).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,158 @@
+//! What can fail in this crate: a variant is the act, its fields are where and why.
+
+use std::io;
+use std::path::PathBuf;
+
+/// This crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An act of the stack that failed. Display is one line.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder could not be read.
+    #[error("read {}: {source}", path.display())]
+    Read {
+        /// What was read.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A file or folder could not be written.
+    #[error("write {}: {source}", path.display())]
+    Write {
+        /// What was written.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A document is not what it should be.
+    #[error("parse {what}: {source}")]
+    Parse {
+        /// The document.
+        what: String,
+        /// Where it went wrong.
+        source: serde_json::Error,
+    },
+    /// A call to containerd failed.
+    #[error("containerd: {act}: {} ({:?})", source.message(), source.code())]
+    Containerd {
+        /// The call and its object.
+        act: String,
+        /// containerd's answer.
+        source: Box<tonic::Status>,
+    },
+    /// A call to containerd got no answer.
+    #[error("containerd: {act}: no answer in {seconds} s")]
+    ContainerdSilent {
+        /// The call and its object.
+        act: String,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The image is neither in containerd nor among the baked ones.
+    #[error("image {reference} is not on this machine")]
+    ImageMissing {
+        /// The normalised reference.
+        reference: String,
+    },
+    /// The image was made for another machine.
+    #[error("image {reference} is made for {found}, this machine is {wanted}")]
+    ImagePlatform {
+        /// The normalised reference.
+        reference: String,
+        /// The image's platforms.
+        found: String,
+        /// Ours.
+        wanted: String,
+    },
+    /// The image cannot be run.
+    #[error("image {reference}: {reason}")]
+    ImageUnusable {
+        /// The normalised reference.
+        reference: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A request to the kernel's network configuration failed.
+    #[error("netlink: {act}: {source}")]
+    Netlink {
+        /// The request and its object.
+        act: String,
+        /// The kernel's answer.
+        source: rtnetlink::Error,
+    },
+    /// A network namespace could not be made or entered.
+    #[error("network namespace {}: {act}: {source}", path.display())]
+    Netns {
+        /// The step.
+        act: &'static str,
+        /// Where it is mounted.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// nft refused our rules.
+    #[error("{program} -f -: {reason}")]
+    Nft {
+        /// The program.
+        program: String,
+        /// What it said, or why it could not run.
+        reason: String,
+    },
+    /// Every address of the subnet is taken.
+    #[error("no free address in {subnet}")]
+    AddressesExhausted {
+        /// The subnet.
+        subnet: String,
+    },
+    /// The function's process ended before it was ready.
+    #[error("the function's process ended with status {status} before it was ready")]
+    Exited {
+        /// Exit status; 128 and above is a signal.
+        status: u32,
+    },
+    /// The function did not become ready in time.
+    #[error("the function was not ready after {seconds} s: {last}")]
+    NotReady {
+        /// How long was waited.
+        seconds: u64,
+        /// The last probe's outcome.
+        last: String,
+    },
+    /// The socket could not be listened on.
+    #[error("listen on {address}: {source}")]
+    Listen {
+        /// Address and port.
+        address: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A value from outside is wrong.
+    #[error("{what} {reason}")]
+    Invalid {
+        /// What was given.
+        what: String,
+        /// What was expected.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// containerd says that the object does not exist.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Containerd { source, .. } if source.code() == tonic::Code::NotFound)
+    }
+
+    /// containerd says that the object is there already.
+    pub fn is_already_there(&self) -> bool {
+        matches!(self, Self::Containerd { source, .. } if source.code() == tonic::Code::AlreadyExists)
+    }
+}
+
+/// Turns "it was not there" into success: for removals, which only care about the end.
+pub fn absent_is_fine(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.is_not_found() => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,152 @@
+//! Which headers travel.
+
+use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hyper::HeaderMap;
+use hyper::header::{
+    CONNECTION, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+};
+
+/// Follows one call through all logs.
+pub const CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
+/// When the gateway took the call, in nanoseconds since 1970.
+pub const START_TIME: HeaderName = HeaderName::from_static("x-start-time");
+/// Who answered.
+pub const SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// This program, as `X-Served-By` has it.
+pub const SERVED_BY_VALUE: &str = concat!("bothy/", env!("CARGO_PKG_VERSION"));
+const AGENT: &str = concat!("bothy-gateway/", env!("CARGO_PKG_VERSION"));
+
+/// Headers of one connection, which end here (RFC 9110, section 7.6.1).
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("keep-alive"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// Identifies a call and tells when it came.
+#[derive(Debug, Clone)]
+pub struct Stamp {
+    call_id: HeaderValue,
+    start: HeaderValue,
+}
+
+impl Stamp {
+    /// Takes the client's identifier, or makes one.
+    pub fn new(headers: &HeaderMap) -> Self {
+        let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+        let number = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
+        let call_id = headers.get(CALL_ID).filter(|id| !id.is_empty()).cloned();
+        Self { call_id: call_id.unwrap_or_else(|| number(uuid())), start: number(nanoseconds.to_string()) }
+    }
+
+    /// Marks an answer.
+    pub fn mark(&self, headers: &mut HeaderMap) {
+        headers.insert(CALL_ID, self.call_id.clone());
+        headers.insert(START_TIME, self.start.clone());
+        headers.insert(SERVED_BY, HeaderValue::from_static(SERVED_BY_VALUE));
+    }
+}
+
+/// Turns a client's headers into those that the function sees.
+pub fn towards_function(headers: &mut HeaderMap, client: SocketAddr, stamp: &Stamp) {
+    strip(headers);
+    if let Some(host) = headers.remove(HOST) {
+        headers.entry(FORWARDED_HOST).or_insert(host);
+    }
+    if let Ok(client) = HeaderValue::try_from(client.to_string()) {
+        headers.entry(FORWARDED_FOR).or_insert(client);
+    }
+    headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
+    headers.insert(CALL_ID, stamp.call_id.clone());
+    headers.insert(START_TIME, stamp.start.clone());
+}
+
+/// Removes what belongs to one connection, what its `Connection` header names included.
+pub fn strip(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+/// A random UUID (RFC 9562, version 4). The standard library's hash seeds are the kernel's randomness; identifiers
+/// need no more than to differ.
+fn uuid() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    let random = || u128::from(RandomState::new().hash_one(0));
+    let bits = (random() << 64 | random()) & !(0xf << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+    let hex = format!("{bits:032x}");
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(k, v)| (HeaderName::from_static(k), HeaderValue::from_static(v))).collect()
+    }
+
+    #[test]
+    fn hop_by_hop_headers_end_here() {
+        let mut headers = map(&[
+            ("connection", "close, X-Mine"),
+            ("x-mine", "1"),
+            ("te", "trailers"),
+            ("upgrade", "websocket"),
+            ("keep-alive", "5"),
+            ("x-kept", "1"),
+        ]);
+        strip(&mut headers);
+        assert_eq!(headers, map(&[("x-kept", "1")]));
+    }
+
+    #[test]
+    fn what_a_function_sees() {
+        let client = "192.0.2.1:4711".parse().unwrap();
+        let mut headers = map(&[("host", "bothy:8080"), ("authorization", "Basic x")]);
+        let stamp = Stamp::new(&headers);
+        towards_function(&mut headers, client, &stamp);
+        assert_eq!(headers["x-forwarded-host"], "bothy:8080");
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.1:4711");
+        assert_eq!(headers["authorization"], "Basic x");
+        assert_eq!(headers["user-agent"], AGENT);
+        assert!(!headers.contains_key("host"));
+        assert_eq!(headers["x-call-id"].len(), 36);
+        assert!(headers["x-start-time"].to_str().unwrap().parse::<u128>().unwrap() > 0);
+
+        let mut headers =
+            map(&[("x-forwarded-for", "a"), ("x-forwarded-host", "b"), ("x-call-id", "c"), ("host", "h")]);
+        let stamp = Stamp::new(&headers);
+        towards_function(&mut headers, client, &stamp);
+        for (name, value) in [("x-forwarded-for", "a"), ("x-forwarded-host", "b"), ("x-call-id", "c")] {
+            assert_eq!(headers[name], value);
+        }
+    }
+
+    #[test]
+    fn identifiers() {
+        let (one, two) = (uuid(), uuid());
+        assert_ne!(one, two);
+        assert_eq!(one.as_bytes()[14], b'4');
+        assert!(b"89ab".contains(&one.as_bytes()[19]));
+    }
+}

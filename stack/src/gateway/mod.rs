@@ -1,0 +1,134 @@
+//! `stack gateway`: HTTP in, straight to the function out, and the API that says which functions there should be.
+
+mod auth;
+mod headers;
+mod options;
+mod proxy;
+mod reply;
+mod router;
+mod server;
+mod system;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub use options::Options;
+
+use crate::containerd::{Containerd, Layout, Runtime};
+use crate::desired::{self, Document, Store};
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::network::{self, Network};
+use crate::notify::notify;
+use crate::reconcile::{self, Functions, World};
+
+/// The supervisor hears READY=1 after the reconciler's first pass, or after this: a function that takes its time must
+/// not make the gateway look broken.
+const FIRST_PASS: Duration = Duration::from_secs(10);
+
+/// Everything a request may need.
+pub struct Gateway {
+    world: Arc<World>,
+    functions: Arc<Functions>,
+    credentials: auth::Credentials,
+    proxy: proxy::Proxy,
+}
+
+/// Serves until SIGTERM or SIGINT, then until the calls inside have ended.
+pub async fn run(options: Options) -> Result<()> {
+    let credentials = auth::Credentials::read(&options.credentials)?;
+    let listen = |source| Error::Listen { address: options.listen.to_string(), source };
+    let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
+    let store = Store::new(&options.state);
+    let documents = documents(&store, &options)?;
+    let world = Arc::new(world(&options, store)?);
+    let functions = Functions::start(world.clone(), documents);
+    let proxy = proxy::Proxy::new(options.upstream_timeout);
+    let gateway =
+        Arc::new(Gateway { world: world.clone(), functions: functions.clone(), credentials, proxy });
+    tracing::info!("listening on {}", listener.local_addr().map_err(listen)?);
+    tokio::spawn(async move {
+        let pass = reconcile::run(world, functions);
+        tokio::pin!(pass);
+        let done = tokio::time::timeout(FIRST_PASS, &mut pass).await.is_ok();
+        notify("READY=1");
+        if !done {
+            pass.await;
+        }
+    });
+    let mut terminate = signal(SignalKind::terminate()).map_err(listen)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(listen)?;
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        notify("STOPPING=1");
+    };
+    server::serve(listener, gateway, stop, options.drain).await;
+    Ok(())
+}
+
+/// The documents on disk, after what the configuration changes of them.
+fn documents(store: &Store, options: &Options) -> Result<Vec<(Key, Document)>> {
+    let (found, unreadable) = store.load()?;
+    for bad in unreadable {
+        tracing::error!("{} is kept aside: {}", bad.path.display(), bad.reason);
+    }
+    let mut documents: BTreeMap<Key, Document> =
+        found.into_iter().filter_map(|document| Some((document.key()?, document))).collect();
+    let Some(path) = &options.config else { return Ok(documents.into_iter().collect()) };
+    // The supervisor has chosen the file and told about it; without one, what is on disk is what should be.
+    match fs::read_to_string(path) {
+        Ok(text) => match provisioning::parse(&text, &path.display().to_string()) {
+            Ok(config) => {
+                for (key, document) in desired::apply(&config.functions, &documents) {
+                    tracing::info!("{key} is declared by {}", path.display());
+                    // It runs even where the disk is full; the next start applies the entry again.
+                    if let Err(error) = store.put(&key, &document) {
+                        tracing::error!("{error}");
+                    }
+                    documents.insert(key, document);
+                }
+            }
+            Err(problems) => tracing::error!("no function of the configuration is applied: {problems}"),
+        },
+        Err(error) => {
+            tracing::error!("no function of the configuration is applied: {}: {error}", path.display())
+        }
+    }
+    Ok(documents.into_iter().collect())
+}
+
+fn world(options: &Options, store: Store) -> Result<World> {
+    let runtime =
+        Runtime { binary: options.runtime_binary.clone(), shim_cgroup: options.shim_cgroup.clone() };
+    let containerd = Containerd::new(options.containerd.clone(), options.snapshotter.clone(), runtime);
+    let network = Network::open(network::Settings {
+        bridge: options.bridge.clone(),
+        subnet: options.subnet,
+        netns: options.netns.clone(),
+        nft: options.nft.clone(),
+        table: options.table.clone(),
+    })?;
+    let (baked, problems) = Layout::scan(&options.images);
+    for problem in problems {
+        tracing::error!("a baked image is left out: {problem}");
+    }
+    let settings = reconcile::Settings {
+        fifos: options.fifo_dir.clone(),
+        run: options.run_dir.clone(),
+        resolv_conf: options.resolv_conf.clone(),
+        secrets: options.state.join("secrets"),
+        cgroup_root: options.cgroup_root.clone(),
+        ready_timeout: options.ready_timeout,
+        grace: options.grace,
+    };
+    Ok(World::new(containerd, network, store, baked, settings))
+}

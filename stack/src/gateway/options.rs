@@ -1,0 +1,85 @@
+//! The gateway's command line. Every path and name can be set, so that a second stack can run beside another.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::duration;
+use crate::network::Subnet;
+
+/// Serve the gateway's API and keep the functions running.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// Address and port to listen on
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// Configuration whose functions are applied when their entries change
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder of basic-auth-user and basic-auth-password
+    #[arg(long, value_name = "FOLDER", default_value = "/run/bothy/secrets")]
+    pub credentials: PathBuf,
+    /// Folder of desired state: functions/ and secrets/
+    #[arg(long, value_name = "FOLDER", default_value = "/var/lib/bothy")]
+    pub state: PathBuf,
+    /// Folder of baked OCI layouts
+    #[arg(long, value_name = "FOLDER", default_value = "/usr/share/bothy/images")]
+    pub images: PathBuf,
+    /// containerd's socket
+    #[arg(long, value_name = "SOCKET", default_value = "/run/containerd/containerd.sock")]
+    pub containerd: PathBuf,
+    /// containerd's snapshotter
+    #[arg(long, value_name = "NAME", default_value = "overlayfs")]
+    pub snapshotter: String,
+    /// Folder of the FIFOs for the functions' output
+    #[arg(long, value_name = "FOLDER", default_value = "/run/bothy/fifo")]
+    pub fifo_dir: PathBuf,
+    /// Folder of the files that functions share, such as their /etc/hosts
+    #[arg(long, value_name = "FOLDER", default_value = "/run/bothy/functions")]
+    pub run_dir: PathBuf,
+    /// Folder of the functions' network namespaces
+    #[arg(long, value_name = "FOLDER", default_value = "/run/netns")]
+    pub netns: PathBuf,
+    /// The resolv.conf that functions get a copy of
+    #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
+    pub resolv_conf: PathBuf,
+    /// OCI runtime, by name or path
+    #[arg(long, value_name = "PROGRAM", default_value = "crun")]
+    pub runtime_binary: String,
+    /// cgroup of containerd's shims; empty: they stay where containerd is
+    #[arg(long, value_name = "CGROUP", default_value = "/workload/shims")]
+    pub shim_cgroup: String,
+    /// cgroup above the functions'; empty: no cgroups, and no limits
+    #[arg(long, value_name = "CGROUP", default_value = "/workload")]
+    pub cgroup_root: String,
+    /// The functions' addresses
+    #[arg(long, default_value = "10.62.0.0/16")]
+    pub subnet: Subnet,
+    /// The functions' bridge
+    #[arg(long, value_name = "NAME", default_value = "of0")]
+    pub bridge: String,
+    /// The nft program; empty: no rules are made
+    #[arg(long, value_name = "PROGRAM", default_value = "nft")]
+    pub nft: String,
+    /// Name of the nftables table
+    #[arg(long, value_name = "NAME", default_value = "bothy")]
+    pub table: String,
+    /// Longest call of a function
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
+    pub upstream_timeout: Duration,
+    /// Longest time until a new instance answers
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
+    pub ready_timeout: Duration,
+    /// Longest time until a function has ended after SIGTERM
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
+    pub grace: Duration,
+    /// Longest time for calls to end when the gateway is stopped
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
+    pub drain: Duration,
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    duration::parse(text).ok_or_else(|| "expected seconds or a duration such as 1m30s".to_owned())
+}

@@ -1,0 +1,224 @@
+//! Calls of functions: both bodies are streamed, nothing is buffered, and whoever leaves first ends the call.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
+use hyper::{Request, Response, StatusCode, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+
+use super::Gateway;
+use super::headers::{Stamp, strip, towards_function};
+use super::reply::{Body, BodyError, empty, proxy_error, text};
+use crate::key::Key;
+use crate::reconcile::{Function, Running, State};
+
+/// Connections to an instance that are kept for the next call.
+const IDLE_CONNECTIONS: usize = 256;
+
+/// The client towards functions.
+pub struct Proxy {
+    client: Client<HttpConnector, Body>,
+    limit: Duration,
+}
+
+impl Proxy {
+    /// `limit` is the longest that a call may take, its bodies included.
+    pub fn new(limit: Duration) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(Duration::from_secs(5)));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .pool_timer(TokioTimer::new())
+            .build(connector);
+        Self { client, limit }
+    }
+}
+
+impl Gateway {
+    /// Passes a call on. `name` is as the path has it; `rest` is the path behind it, raw.
+    pub async fn invoke(
+        &self,
+        request: Request<Incoming>,
+        name: &str,
+        rest: &str,
+        client: SocketAddr,
+    ) -> Response<Body> {
+        let stamp = Stamp::new(request.headers());
+        let mut response = self.pass_on(request, name, rest, client, &stamp).await;
+        stamp.mark(response.headers_mut());
+        response
+    }
+
+    async fn pass_on(
+        &self,
+        mut request: Request<Incoming>,
+        name: &str,
+        rest: &str,
+        client: SocketAddr,
+        stamp: &Stamp,
+    ) -> Response<Body> {
+        let found = Key::from_path(name).and_then(|key| self.functions.get(&key));
+        let Some((function, document)) =
+            found.and_then(|function| Some((function.clone(), function.document()?)))
+        else {
+            return not_found(name);
+        };
+        let deadline = Instant::now() + self.proxy.limit;
+        if document.replicas == 0 && matches!(function.state(), State::Idle) {
+            function.wake();
+        }
+        let Some(endpoint) = function.ready(self.proxy.limit).await else {
+            let message = format!("No endpoints available for: {}.", function.key.name);
+            return proxy_error(StatusCode::SERVICE_UNAVAILABLE, message);
+        };
+        let running = endpoint.enter();
+        function.calls.fetch_add(1, Ordering::Relaxed);
+
+        let upgrade = upgrade_of(&request);
+        let request_type = request.headers().get(CONTENT_TYPE).cloned();
+        let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
+        let (mut parts, body) = request.into_parts();
+        parts.uri = match target(endpoint.address, rest, parts.uri.query()) {
+            Some(uri) => uri,
+            None => return text(StatusCode::BAD_REQUEST, "the path cannot be passed on"),
+        };
+        towards_function(&mut parts.headers, client, stamp);
+        if let Some(protocol) = &upgrade {
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            parts.headers.insert(UPGRADE, protocol.clone());
+        }
+        parts.extensions.clear();
+        parts.version = hyper::Version::HTTP_11;
+        let body = body.map_err(BodyError::from).boxed();
+        let answer = timeout_at(deadline, self.proxy.client.request(Request::from_parts(parts, body))).await;
+        let mut response = match answer {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return unreachable(&function, &error),
+            Err(_) => {
+                tracing::warn!("{}: no answer in {} s", function.key, self.proxy.limit.as_secs());
+                return empty(StatusCode::BAD_GATEWAY);
+            }
+        };
+        if let (StatusCode::SWITCHING_PROTOCOLS, Some(client_side)) = (response.status(), client_side) {
+            let function_side = hyper::upgrade::on(&mut response);
+            tokio::spawn(tunnel(client_side, function_side, running));
+            return response.map(|_| empty(StatusCode::OK).into_body());
+        }
+        strip(response.headers_mut());
+        let fallback = request_type.unwrap_or(HeaderValue::from_static("text/plain"));
+        response.headers_mut().entry(CONTENT_TYPE).or_insert(fallback);
+        let deadline = Box::pin(sleep_until(deadline));
+        response.map(|body| Call { body, deadline, running }.boxed())
+    }
+}
+
+/// What a function's body is wrapped in: it ends with the call's time, and holds the call's place until then.
+struct Call {
+    body: Incoming,
+    deadline: Pin<Box<Sleep>>,
+    #[expect(dead_code, reason = "counts the call out when it is dropped")]
+    running: Running,
+}
+
+impl hyper::body::Body for Call {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            // Trailers stay out: what they say was not asked for (the Trailer header is stripped).
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => Poll::Ready(None),
+            Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from))),
+            Poll::Pending if self.deadline.as_mut().poll(cx).is_ready() => {
+                Poll::Ready(Some(Err("the call's time is over".into())))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The protocol that a client wants to change to.
+fn upgrade_of(request: &Request<Incoming>) -> Option<HeaderValue> {
+    let connection = request.headers().get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let asked =
+        connection.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
+    asked.then(|| request.headers().get(UPGRADE).cloned())?
+}
+
+fn target(address: SocketAddr, rest: &str, query: Option<&str>) -> Option<Uri> {
+    let path = if rest.is_empty() { "/" } else { rest };
+    let path = match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    Uri::builder().scheme("http").authority(address.to_string()).path_and_query(path).build().ok()
+}
+
+fn not_found(name: &str) -> Response<Body> {
+    let (short, full) = match Key::from_path(name) {
+        Some(key) => (key.name.to_string(), key.to_string()),
+        None => (name.to_owned(), name.to_owned()),
+    };
+    let message = format!(
+        "error finding function {full}: server returned non-200 status code (404) for function, {short}, body: "
+    );
+    text(StatusCode::NOT_FOUND, message)
+}
+
+fn unreachable(function: &Function, error: &hyper_util::client::legacy::Error) -> Response<Body> {
+    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    tracing::warn!("{}: {error}: {cause}", function.key);
+    if error.is_connect() {
+        function.look_again();
+    }
+    proxy_error(StatusCode::BAD_GATEWAY, format!("Can't reach service for: {}.", function.key.name))
+}
+
+/// Carries the bytes of both directions until either side has enough.
+async fn tunnel(client: hyper::upgrade::OnUpgrade, function: hyper::upgrade::OnUpgrade, running: Running) {
+    if let Ok((client, function)) = tokio::try_join!(client, function) {
+        let (mut client, mut function) = (TokioIo::new(client), TokioIo::new(function));
+        // An error is an end like any other.
+        let _ = tokio::io::copy_bidirectional(&mut client, &mut function).await;
+    }
+    drop(running);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_keep_the_raw_path() {
+        let address = ([10, 62, 0, 2], 8080).into();
+        for (rest, query, wanted) in [
+            ("", None, "http://10.62.0.2:8080/"),
+            ("/", Some(""), "http://10.62.0.2:8080/?"),
+            ("/a%2Fb//c", Some("x=%20"), "http://10.62.0.2:8080/a%2Fb//c?x=%20"),
+        ] {
+            assert_eq!(target(address, rest, query).unwrap().to_string(), wanted);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Which path is what. A pure function of method and path.
+
+use hyper::{Method, StatusCode};
+
+/// Where a request goes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Route<'a> {
+    /// GET /healthz
+    Health,
+    /// GET /system/info
+    Info,
+    /// GET /system/functions
+    List,
+    /// POST /system/functions
+    Create,
+    /// PUT /system/functions
+    Update,
+    /// DELETE /system/functions
+    Delete,
+    /// GET /system/function/NAME
+    Describe(&'a str),
+    /// POST /system/scale-function/NAME
+    Scale(&'a str),
+    /// GET /system/namespaces
+    Namespaces,
+    /// Any method of a function, /function/NAME and below: the name as written, and the raw path behind it.
+    Invoke(&'a str, &'a str),
+    /// GET /
+    Root,
+    /// The path is not clean: go there instead.
+    Clean(String),
+    /// 404 or 405.
+    Nothing(StatusCode),
+}
+
+impl Route<'_> {
+    /// Whether only the administrator may go there.
+    pub fn is_guarded(&self, path: &str) -> bool {
+        match self {
+            Self::Health | Self::Invoke(..) | Self::Root | Self::Clean(_) => false,
+            // What lies below /system is nobody else's business, existing or not.
+            Self::Nothing(_) => path.starts_with("/system/"),
+            _ => true,
+        }
+    }
+}
+
+/// Finds the route.
+pub fn route<'a>(method: &Method, path: &'a str) -> Route<'a> {
+    // A function's own path belongs to the function, byte for byte.
+    if let Some((name, rest)) = path.strip_prefix("/function/").and_then(split_name) {
+        return match *method {
+            Method::GET
+            | Method::HEAD
+            | Method::POST
+            | Method::PUT
+            | Method::PATCH
+            | Method::DELETE
+            | Method::OPTIONS => Route::Invoke(name, rest),
+            _ => Route::Nothing(StatusCode::METHOD_NOT_ALLOWED),
+        };
+    }
+    if let Some(clean) = cleaned(path) {
+        return Route::Clean(clean);
+    }
+    let only = |wanted: Method, found: Route<'a>| if *method == wanted { found } else { refused() };
+    match path {
+        "/" => only(Method::GET, Route::Root),
+        "/healthz" => only(Method::GET, Route::Health),
+        "/system/info" => only(Method::GET, Route::Info),
+        "/system/namespaces" => only(Method::GET, Route::Namespaces),
+        "/system/functions" => match *method {
+            Method::GET => Route::List,
+            Method::POST => Route::Create,
+            Method::PUT => Route::Update,
+            Method::DELETE => Route::Delete,
+            _ => refused(),
+        },
+        _ => {
+            if let Some(name) = path.strip_prefix("/system/function/").filter(|name| is_name(name)) {
+                only(Method::GET, Route::Describe(name))
+            } else if let Some(name) =
+                path.strip_prefix("/system/scale-function/").filter(|name| is_name(name))
+            {
+                only(Method::POST, Route::Scale(name))
+            } else {
+                Route::Nothing(StatusCode::NOT_FOUND)
+            }
+        }
+    }
+}
+
+fn refused() -> Route<'static> {
+    Route::Nothing(StatusCode::METHOD_NOT_ALLOWED)
+}
+
+/// The characters of functions and namespaces in paths.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+/// Splits `NAME/rest` into the name and `/rest`.
+fn split_name(text: &str) -> Option<(&str, &str)> {
+    let end = text.find('/').unwrap_or(text.len());
+    let (name, rest) = text.split_at_checked(end)?;
+    is_name(name).then_some((name, rest))
+}
+
+/// The path without empty, `.` and `..` parts, where it has some.
+fn cleaned(path: &str) -> Option<String> {
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    let last = parts.len().saturating_sub(1);
+    let odd = |(at, part): (usize, &&str)| *part == "." || *part == ".." || (part.is_empty() && at != last);
+    if path.starts_with('/') && !parts.iter().enumerate().any(odd) {
+        return None;
+    }
+    let mut clean: Vec<&str> = Vec::new();
+    for part in &parts {
+        match *part {
+            "" | "." => {}
+            ".." => drop(clean.pop()),
+            part => clean.push(part),
+        }
+    }
+    let slash = if clean.is_empty() || !path.ends_with('/') { "" } else { "/" };
+    Some(format!("/{}{slash}", clean.join("/")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn table() {
+        let not_found = || Route::Nothing(StatusCode::NOT_FOUND);
+        let not_allowed = || Route::Nothing(StatusCode::METHOD_NOT_ALLOWED);
+        for (method, path, wanted) in [
+            (Method::GET, "/", Route::Root),
+            (Method::POST, "/", not_allowed()),
+            (Method::GET, "/healthz", Route::Health),
+            (Method::POST, "/healthz", not_allowed()),
+            (Method::GET, "/system/info", Route::Info),
+            (Method::GET, "/system/functions", Route::List),
+            (Method::POST, "/system/functions", Route::Create),
+            (Method::PUT, "/system/functions", Route::Update),
+            (Method::DELETE, "/system/functions", Route::Delete),
+            (Method::PATCH, "/system/functions", not_allowed()),
+            (Method::GET, "/system/function/figlet", Route::Describe("figlet")),
+            (Method::POST, "/system/function/figlet", not_allowed()),
+            (Method::GET, "/system/function/", not_found()),
+            (Method::GET, "/system/function/a/b", not_found()),
+            (Method::POST, "/system/scale-function/f", Route::Scale("f")),
+            (Method::GET, "/system/namespaces", Route::Namespaces),
+            (Method::GET, "/metrics", not_found()),
+            (Method::POST, "/async-function/f", not_found()),
+            (Method::POST, "/function/f", Route::Invoke("f", "")),
+            (Method::POST, "/function/f.dev/", Route::Invoke("f.dev", "/")),
+            (Method::GET, "/function/f/a//b/../%2F", Route::Invoke("f", "/a//b/../%2F")),
+            (Method::TRACE, "/function/f", not_allowed()),
+            (Method::CONNECT, "/function/f", not_allowed()),
+            (Method::GET, "/function/", not_found()),
+            (Method::GET, "/function/%41", not_found()),
+            (Method::GET, "/system//info", Route::Clean("/system/info".into())),
+            (Method::GET, "/../system/functions/", Route::Clean("/system/functions/".into())),
+            (Method::GET, "//", Route::Clean("/".into())),
+        ] {
+            assert_eq!(route(&method, path), wanted, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn guarded() {
+        for (path, wanted) in
+            [("/system/functions", true), ("/system/x", true), ("/healthz", false), ("/x", false)]
+        {
+            assert_eq!(route(&Method::GET, path).is_guarded(path), wanted, "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_clean_path_is_clean(path in "/[a-z./]{0,30}") {
+            if let Some(clean) = cleaned(&path) {
+                prop_assert_eq!(cleaned(&clean), None);
+            }
+        }
+
+        #[test]
+        fn never_panics(path in ".{0,40}") {
+            let _ = route(&Method::GET, &path);
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The API's JSON (OpenFaaS's provider types). Unknown fields are ignored, `null` is as good as absent.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::desired::{Amounts, Document};
+use crate::key::Key;
+use crate::timestamp;
+
+/// Label that carries a function's own name, as clients of the full contract expect it.
+const NAME_LABEL: &str = "faas_function";
+
+/// Body of POST and PUT /system/functions.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Deployment {
+    /// The function's name.
+    #[serde(deserialize_with = "nullable")]
+    pub service: String,
+    /// The image's reference.
+    #[serde(deserialize_with = "nullable")]
+    pub image: String,
+    /// Its namespace, or empty.
+    #[serde(deserialize_with = "nullable")]
+    pub namespace: String,
+    #[serde(deserialize_with = "nullable")]
+    env_process: String,
+    #[serde(deserialize_with = "nullable")]
+    env_vars: BTreeMap<String, String>,
+    #[serde(deserialize_with = "nullable")]
+    constraints: Vec<String>,
+    #[serde(deserialize_with = "nullable")]
+    secrets: Vec<String>,
+    #[serde(deserialize_with = "nullable")]
+    labels: BTreeMap<String, String>,
+    #[serde(deserialize_with = "nullable")]
+    annotations: BTreeMap<String, String>,
+    limits: Option<Amounts>,
+    requests: Option<Amounts>,
+    #[serde(deserialize_with = "nullable")]
+    read_only_root_filesystem: bool,
+}
+
+impl Deployment {
+    /// The document that it asks for.
+    pub fn document(self, key: &Key) -> Document {
+        Document {
+            env_process: Some(self.env_process).filter(|text| !text.is_empty()),
+            environment: self.env_vars,
+            constraints: self.constraints,
+            secrets: self.secrets,
+            labels: self.labels,
+            annotations: self.annotations,
+            limits: self.limits.filter(|amounts| *amounts != Amounts::default()),
+            requests: self.requests.filter(|amounts| *amounts != Amounts::default()),
+            read_only_root_filesystem: self.read_only_root_filesystem,
+            ..Document::new(key, &self.image)
+        }
+    }
+}
+
+/// Body of DELETE /system/functions.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Deletion {
+    /// The function's name.
+    #[serde(deserialize_with = "nullable")]
+    pub function_name: String,
+    /// Its namespace, or empty.
+    #[serde(deserialize_with = "nullable")]
+    pub namespace: String,
+}
+
+/// Body of POST /system/scale-function/NAME.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Scaling {
+    /// The function's name, or empty: then the path's counts.
+    #[serde(deserialize_with = "nullable")]
+    pub service_name: String,
+    /// How many instances.
+    pub replicas: u64,
+    /// Its namespace, or empty.
+    #[serde(deserialize_with = "nullable")]
+    pub namespace: String,
+}
+
+fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A function as lists and descriptions show it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    name: String,
+    image: String,
+    namespace: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    env_process: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    env_vars: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    constraints: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    secrets: Vec<String>,
+    // These two are there even when they are empty: clients look into them without asking.
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limits: Option<Amounts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requests: Option<Amounts>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    read_only_root_filesystem: bool,
+    #[serde(skip_serializing_if = "is_zero")]
+    invocation_count: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    replicas: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    available_replicas: u64,
+    created_at: String,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Status {
+    /// Shows a document, how many of its instances answer, and how often it was called.
+    pub fn new(document: &Document, available: bool, calls: u64) -> Self {
+        let document = document.clone();
+        let mut labels = document.labels;
+        labels.entry(NAME_LABEL.to_owned()).or_insert_with(|| document.name.clone());
+        Self {
+            name: document.name,
+            image: document.image,
+            namespace: document.namespace,
+            env_process: document.env_process,
+            env_vars: document.environment,
+            constraints: document.constraints,
+            secrets: document.secrets,
+            labels,
+            annotations: document.annotations,
+            limits: document.limits,
+            requests: document.requests,
+            read_only_root_filesystem: document.read_only_root_filesystem,
+            invocation_count: calls,
+            replicas: document.replicas,
+            available_replicas: available.into(),
+            created_at: timestamp::rfc3339(document.created_at),
+        }
+    }
+}
+
+/// Body of GET /system/info.
+#[derive(Debug, Serialize)]
+pub struct Info {
+    provider: Provider,
+    version: Version,
+    arch: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Provider {
+    provider: &'static str,
+    orchestration: &'static str,
+    version: Version,
+}
+
+#[derive(Debug, Serialize)]
+struct Version {
+    sha: &'static str,
+    release: &'static str,
+}
+
+impl Info {
+    /// What this program is.
+    pub fn new() -> Self {
+        let version = || Version {
+            // The image builder may name the commit; a build by hand has none to name.
+            sha: option_env!("BOTHY_COMMIT").unwrap_or_default(),
+            release: env!("CARGO_PKG_VERSION"),
+        };
+        let provider = Provider { provider: "bothy", orchestration: "containerd", version: version() };
+        Self { provider, version: version(), arch: std::env::consts::ARCH }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn null_unknown_and_absent_are_fine() {
+        let text = json!({"service": "f", "image": "f:1", "labels": null, "annotations": {"a": "b"}, "network": "x",
+                          "registryAuth": "y", "limits": {"memory": "1Gi", "nvidia.com/gpu": "1"}, "requests": {}});
+        let deployment: Deployment = serde_json::from_value(text).unwrap();
+        let document = deployment.document(&Key::new("f", "").unwrap());
+        assert_eq!(document.limits.unwrap().memory.as_deref(), Some("1Gi"));
+        assert_eq!(document.requests, None);
+        assert_eq!(document.annotations["a"], "b");
+        assert!(serde_json::from_str::<Deployment>("{}").is_ok());
+        assert!(serde_json::from_str::<Deployment>("[1]").is_err());
+    }
+
+    #[test]
+    fn what_is_shown() {
+        let mut document = Document::new(&Key::new("f", "").unwrap(), "f:1");
+        document.created_at = 0;
+        let shown = serde_json::to_value(Status::new(&document, false, 0)).unwrap();
+        assert_eq!(
+            shown,
+            json!({"name": "f", "image": "f:1", "namespace": "openfaas-fn", "labels": {"faas_function": "f"},
+                   "annotations": {}, "replicas": 1, "createdAt": "1970-01-01T00:00:00Z"})
+        );
+        document.environment.insert("a".into(), "b=c=d".into());
+        let shown = serde_json::to_value(Status::new(&document, true, 3)).unwrap();
+        assert_eq!(shown["availableReplicas"], 1);
+        assert_eq!(shown["invocationCount"], 3);
+        assert_eq!(shown["envVars"]["a"], "b=c=d");
+    }
+}

@@ -1,0 +1,17 @@
+//! The OpenFaaS-compatible stack: one process that is gateway and function provider, and one that carries the
+//! functions' output into the journal. See README.md for the processes, the flow of data, and what happens when what
+//! dies.
+
+pub mod containerd;
+pub mod desired;
+pub mod duration;
+pub mod error;
+pub mod gateway;
+pub mod key;
+pub mod log;
+pub mod logging;
+pub mod network;
+pub mod notify;
+pub mod reconcile;
+pub mod runtime;
+pub mod timestamp;

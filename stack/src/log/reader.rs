@@ -1,0 +1,61 @@
+//! One FIFO.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::rc::Rc;
+
+use tokio::net::unix::pipe::{OpenOptions, Receiver};
+use tokio::sync::Notify;
+
+use super::entry::Source;
+use super::lines::Lines;
+use super::queue::Queue;
+use crate::error::{Error, Result};
+
+/// Read at once: the whole of a FIFO, which holds 64 KiB unless told otherwise (pipe(7)).
+const CHUNK: usize = 64 << 10;
+
+/// Opens a FIFO without waiting for anybody. Opened for writing too it never ends: its function may be restarted, and
+/// while somebody holds it no writer gets SIGPIPE. (What is no FIFO is refused by tokio.)
+pub fn open(path: &Path) -> Result<Receiver> {
+    OpenOptions::new()
+        .read_write(true)
+        .open_receiver(path)
+        .map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+/// Reads until the FIFO's name is gone and it is empty.
+pub async fn run(fifo: Receiver, source: Source, queue: Rc<Queue>, end: Rc<Notify>) {
+    let mut buffer = vec![0; CHUNK];
+    let mut lines = Lines::default();
+    let give = |line: &[u8], continued: bool| queue.push(&source, source.entry(line, continued));
+    let mut ending = false;
+    loop {
+        if !ending {
+            let readable = tokio::select! {
+                readable = fifo.readable() => readable,
+                () = end.notified() => {
+                    ending = true;
+                    continue;
+                }
+            };
+            if let Err(error) = readable {
+                tracing::error!("output of {}: {error}", source.identifier);
+                break;
+            }
+        }
+        match fifo.try_read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => lines.push(buffer.get(..n).unwrap_or_default(), give),
+            Err(error) if error.kind() == ErrorKind::WouldBlock && ending => break,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error) => {
+                tracing::error!("output of {}: {error}", source.identifier);
+                break;
+            }
+        }
+        // A function that never stops writing must not be the only one read.
+        tokio::task::yield_now().await;
+    }
+    lines.finish(give);
+}

@@ -1,0 +1,161 @@
+//! The functions' network: one bridge, a veth pair and a network namespace for each instance, one nftables table.
+//!
+//! ```text
+//! function (netns, eth0 10.62.x.y) ── veth ── bridge of0 10.62.0.1/16 ── masquerade ── the world
+//! ```
+//!
+//! An instance's address names everything else of it: the veth's name and the hardware address follow from it, so
+//! nothing has to be remembered to clean up.
+
+mod addresses;
+mod links;
+mod netns;
+mod nft;
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+pub use addresses::{Addresses, Subnet};
+
+use crate::error::{Error, Result};
+
+/// Where things go and how they are called.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The bridge's name; the veths' begin with it.
+    pub bridge: String,
+    /// The functions' addresses; the first is the bridge's.
+    pub subnet: Subnet,
+    /// Folder of the named network namespaces.
+    pub netns: PathBuf,
+    /// The nft program; empty: no rules are made.
+    pub nft: String,
+    /// Name of our table in the inet family.
+    pub table: String,
+}
+
+/// The network's handle.
+pub struct Network {
+    settings: Settings,
+    host: rtnetlink::Handle,
+    addresses: Mutex<Addresses>,
+}
+
+impl Network {
+    /// Opens netlink; nothing is changed yet.
+    pub fn open(settings: Settings) -> Result<Self> {
+        let act = || "open".to_owned();
+        let (connection, host, _) = rtnetlink::new_connection().map_err(|source| Error::Netlink {
+            act: act(),
+            source: rtnetlink::Error::NamespaceError(source.to_string()),
+        })?;
+        tokio::spawn(connection);
+        let addresses = Mutex::new(Addresses::new(settings.subnet));
+        Ok(Self { settings, host, addresses })
+    }
+
+    /// Makes bridge, forwarding and rules; whatever is there already is left as it is.
+    pub async fn set_up(&self) -> Result<()> {
+        links::ensure_bridge(&self.host, &self.settings).await?;
+        let forward = Path::new("/proc/sys/net/ipv4/ip_forward");
+        std::fs::write(forward, "1").map_err(|source| Error::Write { path: forward.to_owned(), source })?;
+        nft::apply(&self.settings).await
+    }
+
+    /// The machine's address in the functions' network.
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.settings.subnet.gateway()
+    }
+
+    /// Marks an address as taken by an instance that is there already.
+    pub fn adopt(&self, address: Ipv4Addr) {
+        self.pool().take(address);
+    }
+
+    /// Takes a free address.
+    pub fn allocate(&self) -> Result<Ipv4Addr> {
+        let free = self.pool().allocate();
+        free.ok_or_else(|| Error::AddressesExhausted { subnet: self.settings.subnet.to_string() })
+    }
+
+    /// Where an instance's network namespace lies.
+    pub fn netns(&self, instance: &str) -> PathBuf {
+        self.settings.netns.join(instance)
+    }
+
+    /// Makes an instance's network namespace with its link to the bridge. On failure nothing stays.
+    pub async fn attach(&self, instance: &str, address: Ipv4Addr) -> Result<()> {
+        let path = self.netns(instance);
+        // Left by a former life under the same name.
+        netns::remove(&path)?;
+        links::remove(&self.host, &self.link(address)).await?;
+        let bridge = links::index(&self.host, &self.settings.bridge).await?;
+        let plan = netns::Plan {
+            path: path.clone(),
+            link: self.link(address),
+            bridge,
+            address,
+            subnet: self.settings.subnet,
+        };
+        let made = netns::make(self.host.clone(), plan).await;
+        if made.is_err() {
+            // The first error is the one to tell.
+            let _ = netns::remove(&path);
+            let _ = links::remove(&self.host, &self.link(address)).await;
+        }
+        made
+    }
+
+    /// Removes an instance's network namespace and link, and frees its address.
+    pub async fn detach(&self, instance: &str, address: Option<Ipv4Addr>) -> Result<()> {
+        netns::remove(&self.netns(instance))?;
+        if let Some(address) = address {
+            links::remove(&self.host, &self.link(address)).await?;
+            self.pool().free(address);
+        }
+        Ok(())
+    }
+
+    /// Frees an address whose instance never came to be.
+    pub fn release(&self, address: Ipv4Addr) {
+        self.pool().free(address);
+    }
+
+    /// Removes namespaces and links of former lives: all of ours that belong to none of the instances given. Other
+    /// people's namespaces in the folder have no name of the form NAMESPACE.FUNCTION.NUMBER, and stay.
+    pub async fn sweep(&self, instances: &HashSet<String>, addresses: &HashSet<Ipv4Addr>) -> Result<()> {
+        for path in netns::list(&self.settings.netns)? {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if crate::reconcile::is_instance_name(name) && !instances.contains(name) {
+                tracing::info!("removing the network namespace {name} of a former life");
+                netns::remove(&path)?;
+            }
+        }
+        let kept: HashSet<String> = addresses.iter().map(|address| self.link(*address)).collect();
+        let prefix = format!("{}-", self.settings.bridge);
+        for name in links::names(&self.host).await? {
+            if name.starts_with(&prefix) && !kept.contains(&name) {
+                tracing::info!("removing the link {name} of a former life");
+                links::remove(&self.host, &name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether any address is taken: what a test of leaks asks.
+    pub fn addresses_taken(&self) -> usize {
+        self.pool().taken()
+    }
+
+    fn link(&self, address: Ipv4Addr) -> String {
+        let [_, _, high, low] = address.octets();
+        format!("{}-{high:02x}{low:02x}", self.settings.bridge)
+    }
+
+    fn pool(&self) -> std::sync::MutexGuard<'_, Addresses> {
+        // A panic while it was held cannot leave the set half-changed.
+        self.addresses.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,296 @@
+//! The functions as the gateway sees them: what they should be, whether they answer, and where.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use super::World;
+use super::actor::{Actor, Command};
+use crate::desired::Document;
+use crate::error::Error;
+use crate::key::Key;
+
+/// Whether a function answers.
+#[derive(Debug, Clone)]
+pub enum State {
+    /// It should not run, or is not looked at yet and may not exist.
+    Idle,
+    /// It will answer soon.
+    Starting,
+    /// It answers there.
+    Ready(Arc<Endpoint>),
+    /// It could not be started and is tried again later.
+    Failed(String),
+}
+
+/// Where an instance answers, and how many calls it has.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Its address.
+    pub address: SocketAddr,
+    calls: AtomicUsize,
+    idle: Notify,
+}
+
+/// A call that an instance has; dropped when it ends.
+#[derive(Debug)]
+pub struct Running(Arc<Endpoint>);
+
+impl Endpoint {
+    /// Without calls.
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, calls: AtomicUsize::new(0), idle: Notify::new() }
+    }
+
+    /// Counts a call in.
+    pub fn enter(self: &Arc<Self>) -> Running {
+        self.calls.fetch_add(1, Ordering::AcqRel);
+        Running(self.clone())
+    }
+
+    /// Waits until no call is left, at most so long.
+    pub async fn drained(&self, patience: Duration) {
+        let _ = tokio::time::timeout(patience, async {
+            loop {
+                let notified = self.idle.notified();
+                if self.calls.load(Ordering::Acquire) == 0 {
+                    return;
+                }
+                notified.await;
+            }
+        })
+        .await;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.0.calls.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.notify_waiters();
+        }
+    }
+}
+
+/// Why a deployment or deletion was not done.
+#[derive(Debug)]
+pub enum Refused {
+    /// There is such a function already.
+    Exists,
+    /// There is no such function.
+    Absent,
+    /// It was tried.
+    Failed(Error),
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// One function.
+pub struct Function {
+    /// Its name.
+    pub key: Key,
+    /// Calls since we run.
+    pub calls: AtomicU64,
+    document: Mutex<Option<Arc<Document>>>,
+    state: watch::Sender<State>,
+    attempted: watch::Sender<bool>,
+    pub(super) mailbox: mpsc::UnboundedSender<Command>,
+}
+
+impl Function {
+    /// What it should be; nothing when it is being made or was deleted.
+    pub fn document(&self) -> Option<Arc<Document>> {
+        let document = self.document.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        document.filter(|document| !document.deleted)
+    }
+
+    /// Its state now.
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// The way in, as soon as there is one; nothing when it does not come in time or cannot come.
+    pub async fn ready(&self, patience: Duration) -> Option<Arc<Endpoint>> {
+        let mut state = self.state.subscribe();
+        let settled = state.wait_for(|state| !matches!(state, State::Starting));
+        match tokio::time::timeout(patience, settled).await {
+            Ok(Ok(state)) => match &*state {
+                State::Ready(endpoint) => Some(endpoint.clone()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Asks the actor to look again: a call could not be made.
+    pub fn look_again(&self) {
+        let _ = self.mailbox.send(Command::Look);
+    }
+
+    /// Asks for an instance of a function that was scaled to none.
+    pub fn wake(&self) {
+        self.state.send_if_modified(|state| {
+            let idle = matches!(state, State::Idle);
+            if idle {
+                *state = State::Starting;
+            }
+            idle
+        });
+        let _ = self.mailbox.send(Command::Scale { replicas: 1, reply: None });
+    }
+
+    /// Returns when the first look at it is over, well or not.
+    pub(super) async fn first_attempt(&self) {
+        let _ = self.attempted.subscribe().wait_for(|attempted| *attempted).await;
+    }
+
+    pub(super) fn set_attempted(&self) {
+        self.attempted.send_replace(true);
+    }
+
+    pub(super) fn set_state(&self, state: State) {
+        match &state {
+            State::Ready(endpoint) => tracing::info!("{} is ready at {}", self.key, endpoint.address),
+            State::Failed(reason) => tracing::warn!("{}: {reason}", self.key),
+            State::Idle | State::Starting => {}
+        }
+        self.state.send_replace(state);
+    }
+
+    pub(super) fn set_document(&self, document: Option<Document>) {
+        *self.document.lock().unwrap_or_else(PoisonError::into_inner) = document.map(Arc::new);
+    }
+}
+
+/// All functions by their full names (`NAME.NAMESPACE`).
+#[derive(Default)]
+pub struct Functions {
+    map: RwLock<HashMap<String, Arc<Function>>>,
+    world: OnceLock<Arc<World>>,
+}
+
+impl Functions {
+    /// Starts an actor for each document.
+    pub fn start(world: Arc<World>, documents: Vec<(Key, Document)>) -> Arc<Self> {
+        let functions = Arc::new(Self::default());
+        // It was just made: nobody else can have set it.
+        let _ = functions.world.set(world);
+        for (key, document) in documents {
+            functions.with(&key, Some(document), |_| {});
+        }
+        functions
+    }
+
+    /// A function that exists, or is about to.
+    pub fn get(&self, key: &Key) -> Option<Arc<Function>> {
+        self.map.read().unwrap_or_else(PoisonError::into_inner).get(&key.to_string()).cloned()
+    }
+
+    /// All of them, in no order.
+    pub fn all(&self) -> Vec<Arc<Function>> {
+        self.map.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Deploys a function, new or (with `replace`) in place of the one there is. Returns when the new instance is
+    /// ready and the document safe on disk.
+    pub async fn deploy(
+        self: &Arc<Self>,
+        key: &Key,
+        document: Document,
+        replace: bool,
+    ) -> Result<(), Refused> {
+        self.ask(key, |reply| Command::Deploy { document: Box::new(document), replace, reply }).await
+    }
+
+    /// Deletes a function; returns when nothing of it is left.
+    pub async fn delete(self: &Arc<Self>, key: &Key) -> Result<(), Refused> {
+        self.ask(key, |reply| Command::Delete { reply }).await
+    }
+
+    /// Sets how many instances should run, 0 or 1.
+    pub async fn scale(self: &Arc<Self>, key: &Key, replicas: u64) -> Result<(), Refused> {
+        self.ask(key, |reply| Command::Scale { replicas, reply: Some(reply) }).await
+    }
+
+    /// Starts an actor for containers that no document asks for: it will remove them.
+    pub(super) fn adopt(self: &Arc<Self>, key: &Key) {
+        self.with(key, None, |_| {});
+    }
+
+    async fn ask(
+        self: &Arc<Self>,
+        key: &Key,
+        command: impl FnOnce(oneshot::Sender<Result<(), Refused>>) -> Command,
+    ) -> Result<(), Refused> {
+        let (reply, answer) = oneshot::channel();
+        self.with(key, None, |function| {
+            // Under the lock the actor cannot have gone.
+            let _ = function.mailbox.send(command(reply));
+        });
+        let gone =
+            || Refused::Failed(Error::Invalid { what: key.to_string(), reason: "is being shut down".into() });
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    fn with(self: &Arc<Self>, key: &Key, document: Option<Document>, act: impl FnOnce(&Function)) {
+        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        let function = map.entry(key.to_string()).or_insert_with(|| self.spawn(key, document));
+        act(function);
+    }
+
+    fn spawn(self: &Arc<Self>, key: &Key, document: Option<Document>) -> Arc<Function> {
+        let (mailbox, mail) = mpsc::unbounded_channel();
+        let wanted = document.as_ref().is_some_and(Document::wants_instance);
+        let function = Arc::new(Function {
+            key: key.clone(),
+            calls: AtomicU64::new(0),
+            document: Mutex::new(document.clone().map(Arc::new)),
+            state: watch::Sender::new(if wanted { State::Starting } else { State::Idle }),
+            attempted: watch::Sender::new(false),
+            mailbox,
+        });
+        if let Some(world) = self.world.get() {
+            let actor = Actor::new(world.clone(), self.clone(), function.clone(), document, mail);
+            tokio::spawn(actor.run());
+        }
+        function
+    }
+
+    /// Forgets a function whose actor has nothing left to do, unless somebody has just written to it.
+    pub(super) fn retire(&self, key: &Key, mail: &mpsc::UnboundedReceiver<Command>) -> bool {
+        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        let done = mail.is_empty();
+        if done {
+            map.remove(&key.to_string());
+        }
+        done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_endpoint_is_drained_when_its_last_call_ends() {
+        let endpoint = Arc::new(Endpoint::new(([10, 62, 0, 2], 8080).into()));
+        endpoint.drained(Duration::from_secs(5)).await;
+        let (one, two) = (endpoint.enter(), endpoint.enter());
+        let waiting = tokio::spawn({
+            let endpoint = endpoint.clone();
+            async move { endpoint.drained(Duration::from_secs(60)).await }
+        });
+        drop(one);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(two);
+        waiting.await.unwrap();
+    }
+}

@@ -1,0 +1,196 @@
+//! One instance: made as a whole, removed as a whole. Every step of the removal is fine with what is not there, so an
+//! interrupted one is simply done again.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use containerd_client::services::v1::Container;
+
+use super::World;
+use super::surroundings;
+use crate::containerd::{
+    LABEL_ADDRESS, LABEL_DIGEST, LABEL_FUNCTION, LABEL_REPLICA, NewContainer, Task, normalise,
+};
+use crate::desired::Document;
+use crate::duration;
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::runtime::{Limits, Paths, read_file, resolve, specification};
+
+/// Port on which every function answers (OpenFaaS's workload contract).
+pub const PORT: u16 = 8080;
+
+/// An instance that exists, at least in part.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    /// The function's name.
+    pub key: Key,
+    /// containerd's identifier of container and snapshot.
+    pub id: String,
+    /// Its number among the function's instances.
+    pub replica: u32,
+    /// Digest of the document that it was made from.
+    pub digest: String,
+    /// Its address.
+    pub address: Option<Ipv4Addr>,
+    /// What its process does.
+    pub task: Task,
+}
+
+/// The name of an instance's namespace, FIFOs and cgroup: NAMESPACE.FUNCTION.NUMBER.
+pub fn full_name(key: &Key, replica: u32) -> String {
+    format!("{}.{}.{replica}", key.namespace, key.name)
+}
+
+/// Whether a text has that form.
+pub fn is_instance_name(text: &str) -> bool {
+    match text.split('.').collect::<Vec<_>>().as_slice() {
+        [namespace, name, number] => Key::new(name, namespace).is_some() && number.parse::<u32>().is_ok(),
+        _ => false,
+    }
+}
+
+impl Instance {
+    /// Reads containerd's record; nothing when its labels are not ours.
+    pub fn from_container(namespace: &str, container: &Container) -> Option<Self> {
+        let label = |name| container.labels.get(name);
+        Some(Self {
+            key: Key::new(label(LABEL_FUNCTION)?, namespace)?,
+            id: container.id.clone(),
+            replica: label(LABEL_REPLICA)?.parse().ok()?,
+            digest: label(LABEL_DIGEST)?.clone(),
+            address: label(LABEL_ADDRESS).and_then(|address| address.parse().ok()),
+            task: Task::None,
+        })
+    }
+
+    /// The instance's name on the machine.
+    pub fn name(&self) -> String {
+        full_name(&self.key, self.replica)
+    }
+}
+
+impl World {
+    /// A function's instances, whatever state they are in.
+    pub(super) async fn instances(&self, key: &Key) -> Result<Vec<Instance>> {
+        let namespace = key.namespace.as_str();
+        let containers = self.containerd.containers_of(namespace, Some(key.name.as_str())).await?;
+        let mut instances = Vec::new();
+        for container in &containers {
+            if let Some(instance) = Instance::from_container(namespace, container) {
+                let task = self.containerd.task(namespace, &instance.id).await?;
+                instances.push(Instance { task, ..instance });
+            }
+        }
+        Ok(instances)
+    }
+
+    /// Makes and starts an instance. On failure nothing of it stays.
+    pub(super) async fn start(&self, key: &Key, document: &Document, replica: u32) -> Result<Instance> {
+        // Never closed: it lives as long as the world.
+        let _turn = self.starts.acquire().await;
+        let address = self.network.allocate()?;
+        let instance = Instance {
+            key: key.clone(),
+            id: format!("{}.{replica}", key.name),
+            replica,
+            digest: document.digest(),
+            address: Some(address),
+            task: Task::None,
+        };
+        match self.assemble(&instance, document, address).await {
+            Ok(()) => Ok(Instance { task: Task::Alive, ..instance }),
+            Err(error) => {
+                if let Err(second) = self.remove(&instance, Duration::ZERO).await {
+                    tracing::warn!("clearing away {} after a failed start: {second}", instance.name());
+                }
+                self.network.release(address);
+                Err(error)
+            }
+        }
+    }
+
+    async fn assemble(&self, instance: &Instance, document: &Document, address: Ipv4Addr) -> Result<()> {
+        let (key, name) = (&instance.key, instance.name());
+        let namespace = key.namespace.as_str();
+        let limits = Limits::parse(document.limits.as_ref())?;
+        let secrets = surroundings::secrets(&self.settings.secrets, document).map_err(|name| {
+            Error::Invalid { what: format!("secret {name:?}"), reason: "is not there".into() }
+        })?;
+        let reference = normalise(&document.image).ok_or_else(|| Error::Invalid {
+            what: format!("image {:?}", document.image),
+            reason: "is no image reference".into(),
+        })?;
+        // The network takes as long as the snapshot: both at once.
+        let root = async {
+            let image = self.containerd.ensure_image(namespace, &reference, &self.baked).await?;
+            self.containerd.remove_snapshot(namespace, &instance.id).await?;
+            let mounts = self
+                .containerd
+                .prepare_root(namespace, &instance.id, key.name.as_str(), &image.chain_id)
+                .await?;
+            Ok::<_, Error>((image, mounts))
+        };
+        let (root, attached) = tokio::join!(root, self.network.attach(&name, address));
+        let ((image, mounts), ()) = (root?, attached?);
+        let unusable = |reason| Error::ImageUnusable { reference: reference.clone(), reason };
+        let (passwd, group) = (read_file(&mounts, "/etc/passwd"), read_file(&mounts, "/etc/group"));
+        let identity = resolve(&image.process.user, &passwd, &group).map_err(unusable)?;
+        let (resolv_conf, hosts) = surroundings::refresh(self, self.network.gateway())?;
+        let [stdout, stderr] = surroundings::make_fifos(&self.settings.fifos, &name)?;
+        let paths = Paths {
+            netns: self.network.netns(&name),
+            resolv_conf,
+            hosts,
+            secrets,
+            cgroup: surroundings::cgroup(&self.settings.cgroup_root, key, instance.replica),
+        };
+        let spec = specification(document, &image.process, &identity, limits, &paths).to_string();
+        let labels = vec![
+            (LABEL_FUNCTION, key.name.to_string()),
+            (LABEL_REPLICA, instance.replica.to_string()),
+            (LABEL_DIGEST, instance.digest.clone()),
+            (LABEL_ADDRESS, address.to_string()),
+        ];
+        let new = NewContainer { id: &instance.id, image: &image.reference, labels, spec: spec.into_bytes() };
+        self.containerd.create_container(namespace, new).await?;
+        self.containerd.start_task(namespace, &instance.id, mounts, &stdout, &stderr).await
+    }
+
+    /// Ends an instance and removes all of it.
+    pub(super) async fn remove(&self, instance: &Instance, grace: Duration) -> Result<()> {
+        let namespace = instance.key.namespace.as_str();
+        self.containerd.stop_task(namespace, &instance.id, grace).await?;
+        self.network.detach(&instance.name(), instance.address).await?;
+        surroundings::remove_fifos(&self.settings.fifos, &instance.name())?;
+        self.containerd.remove_snapshot(namespace, &instance.id).await?;
+        // Last, because it holds the labels that lead to the rest.
+        self.containerd.delete_container(namespace, &instance.id).await
+    }
+
+    /// The first secret of a document that is not there.
+    pub fn missing_secret(&self, document: &Document) -> Option<String> {
+        surroundings::secrets(&self.settings.secrets, document).err()
+    }
+
+    /// How long a function may take to end: its own `grace_period`, else the machine's default.
+    pub(super) fn grace(&self, document: Option<&Document>) -> Duration {
+        let own = document.and_then(|document| document.environment.get("grace_period"));
+        own.and_then(|text| duration::parse(text)).unwrap_or(self.settings.grace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        let key = Key::new("figlet", "dev").unwrap();
+        assert_eq!(full_name(&key, 3), "dev.figlet.3");
+        assert!(is_instance_name("dev.figlet.3"));
+        for other in ["cni-1234", "dev.figlet", "dev.figlet.x", "a.b.c.1", ""] {
+            assert!(!is_instance_name(other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Makes what is match what should be.
+//!
+//! One actor per function looks at its containers, compares, and acts; it does so when it starts, when a document
+//! changes, when a task ends, when containerd was away, and when a restart is due. It looks at what is, never at what
+//! happened: the same code serves the first boot, a crash and an update.
+//!
+//! An *instance* is a container with its snapshot, network namespace, address, FIFOs and task. It is made and removed
+//! as a whole: a restart is a new instance, with a fresh root file system.
+
+mod actor;
+mod backoff;
+mod functions;
+mod instance;
+mod ready;
+mod surroundings;
+mod sweep;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+
+pub use functions::{Endpoint, Function, Functions, Refused, Running, State};
+pub use instance::is_instance_name;
+
+use crate::containerd::{Containerd, Layout};
+use crate::desired::Store;
+use crate::network::Network;
+
+/// Instances that are started at the same time: more would only take each other's processor time.
+const STARTS_AT_ONCE: usize = 4;
+
+/// The reconciler's own settings.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Folder of the FIFOs that carry the functions' output.
+    pub fifos: PathBuf,
+    /// Folder of files that are made for instances, such as their `/etc/hosts`.
+    pub run: PathBuf,
+    /// The machine's own resolv.conf.
+    pub resolv_conf: PathBuf,
+    /// Folder of secrets: `NAMESPACE/NAME`.
+    pub secrets: PathBuf,
+    /// cgroup above the functions'; empty: no cgroups and no limits.
+    pub cgroup_root: String,
+    /// How long a new instance may take to become ready.
+    pub ready_timeout: Duration,
+    /// How long a function may take to end after SIGTERM, unless its `grace_period` says otherwise.
+    pub grace: Duration,
+}
+
+/// What the actors work with.
+pub struct World {
+    /// containerd.
+    pub containerd: Containerd,
+    /// The network.
+    pub network: Network,
+    /// The documents on disk.
+    pub store: Store,
+    /// The images that the appliance brought.
+    pub baked: Vec<Layout>,
+    /// Settings.
+    pub settings: Settings,
+    starts: Semaphore,
+    /// Whether the leftovers of former lives are gone, and actors may begin.
+    swept: watch::Sender<bool>,
+}
+
+impl World {
+    /// Puts it together; actors wait until [`run`] has swept.
+    pub fn new(
+        containerd: Containerd,
+        network: Network,
+        store: Store,
+        baked: Vec<Layout>,
+        settings: Settings,
+    ) -> Self {
+        let starts = Semaphore::new(STARTS_AT_ONCE);
+        Self { containerd, network, store, baked, settings, starts, swept: watch::Sender::new(false) }
+    }
+}
+
+/// How long to wait between two looks at a containerd that does not answer: soon at first, for it starts beside us.
+fn pause(attempt: u32) -> Duration {
+    Duration::from_millis(20 << attempt.min(6))
+}
+
+/// Brings the machine's network and containerd into order, lets the actors begin, and returns when each of them has
+/// tried once.
+pub async fn run(world: Arc<World>, functions: Arc<Functions>) {
+    tokio::spawn(set_up_network(world.clone()));
+    let mut attempt = 0;
+    while let Err(error) = world.containerd.check(Duration::from_secs(5)).await {
+        // It starts at the same time as we do: only a long silence is worth a line.
+        if attempt == 10 {
+            tracing::warn!("containerd does not answer yet: {error}");
+        }
+        tokio::time::sleep(pause(attempt)).await;
+        attempt += 1;
+    }
+    attempt = 0;
+    while let Err(error) = sweep::sweep(&world, &functions).await {
+        tracing::warn!("clearing away what former lives left: {error}");
+        tokio::time::sleep(pause(attempt + 3)).await;
+        attempt += 1;
+    }
+    world.swept.send_replace(true);
+    for function in functions.all() {
+        function.first_attempt().await;
+    }
+    tokio::spawn(async move { import_baked(&world).await });
+}
+
+async fn set_up_network(world: Arc<World>) {
+    let mut attempt = 0;
+    while let Err(error) = world.network.set_up().await {
+        tracing::error!("the functions' network: {error}");
+        tokio::time::sleep(pause(attempt + 3)).await;
+        attempt += 1;
+    }
+}
+
+/// Imports the baked images that no function has asked for yet, so that the first deployment finds them unpacked.
+async fn import_baked(world: &World) {
+    let namespace = provisioning::Namespace::default();
+    for layout in &world.baked {
+        let ensured =
+            world.containerd.ensure_image(namespace.as_str(), &layout.reference, &world.baked).await;
+        if let Err(error) = ensured {
+            tracing::error!("import of {}: {error}", layout.folder.display());
+        }
+    }
+}

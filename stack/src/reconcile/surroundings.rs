@@ -1,0 +1,109 @@
+//! What an instance finds around it that is not its image's: name files and secrets.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use super::World;
+use crate::desired::Document;
+use crate::error::{Error, Result};
+use crate::key::Key;
+
+/// Whether a text may be a secret's name, that is a file's.
+fn is_secret_name(name: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    !name.is_empty() && name.len() <= 253 && name.bytes().all(fits) && name != "." && name != ".."
+}
+
+/// The files of a document's secrets; an error is the name of the one that is not there.
+pub fn secrets(folder: &Path, document: &Document) -> Result<Vec<(String, PathBuf)>, String> {
+    let file = |name: &String| folder.join(&document.namespace).join(name);
+    let found = |name: &String| is_secret_name(name) && file(name).is_file();
+    match document.secrets.iter().find(|name| !found(name)) {
+        Some(missing) => Err(missing.clone()),
+        None => Ok(document.secrets.iter().map(|name| (name.clone(), file(name))).collect()),
+    }
+}
+
+/// Brings the files that all instances share up to date. They are rewritten in place: a bind mount keeps showing the
+/// file that it was made of.
+pub fn refresh(world: &World, gateway: Ipv4Addr) -> Result<(PathBuf, PathBuf)> {
+    let folder = &world.settings.run;
+    fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.clone(), source })?;
+    let hosts = format!("127.0.0.1 localhost\n::1 localhost\n{gateway} gateway gateway.openfaas\n");
+    let source = &world.settings.resolv_conf;
+    let resolv = match fs::read_to_string(source) {
+        Ok(text) => text,
+        // No network yet, or none ever: functions run all the same.
+        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(Error::Read { path: source.clone(), source: error }),
+    };
+    Ok((update(folder.join("resolv.conf"), &resolv)?, update(folder.join("hosts"), &hosts)?))
+}
+
+fn update(path: PathBuf, text: &str) -> Result<PathBuf> {
+    if fs::read_to_string(&path).is_ok_and(|old| old == text) {
+        return Ok(path);
+    }
+    fs::write(&path, text).map_err(|source| Error::Write { path: path.clone(), source })?;
+    Ok(path)
+}
+
+/// Paths of an instance's FIFOs: standard output and standard error.
+pub fn fifos(folder: &Path, instance: &str) -> [PathBuf; 2] {
+    ["out", "err"].map(|stream| folder.join(format!("{instance}.{stream}")))
+}
+
+/// Makes an instance's FIFOs, which the log service opens by itself.
+pub fn make_fifos(folder: &Path, instance: &str) -> Result<[PathBuf; 2]> {
+    fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })?;
+    let paths = fifos(folder, instance);
+    for path in &paths {
+        let made = nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o600));
+        if let Err(error) = made
+            && error != nix::errno::Errno::EEXIST
+        {
+            return Err(Error::Write { path: path.clone(), source: error.into() });
+        }
+    }
+    Ok(paths)
+}
+
+/// Removes an instance's FIFOs; the log service reads out what is in them.
+pub fn remove_fifos(folder: &Path, instance: &str) -> Result<()> {
+    for path in fifos(folder, instance) {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(Error::Write { path, source: error });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// An instance's cgroup.
+pub fn cgroup(root: &str, key: &Key, replica: u32) -> Option<String> {
+    (!root.is_empty()).then(|| format!("{root}/{}/{}.{replica}", key.namespace, key.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_files_of_the_namespace_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("openfaas-fn")).unwrap();
+        fs::write(folder.path().join("openfaas-fn/key"), "x").unwrap();
+        fs::write(folder.path().join("other"), "x").unwrap();
+        let mut document = Document::new(&Key::new("f", "").unwrap(), "f");
+        document.secrets = vec!["key".into()];
+        assert_eq!(secrets(folder.path(), &document).unwrap()[0].0, "key");
+        for bad in ["absent", "../other", "", ".."] {
+            document.secrets = vec!["key".into(), bad.into()];
+            assert_eq!(secrets(folder.path(), &document), Err(bad.to_owned()));
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! What former lives left: looked for once, before the actors begin, so that nothing new can be mistaken for it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::instance::{Instance, is_instance_name};
+use super::{Functions, World};
+use crate::error::{Error, Result};
+
+/// Takes note of every instance that exists (its address is taken, its function's actor will deal with it) and removes
+/// what belongs to none.
+pub async fn sweep(world: &Arc<World>, functions: &Arc<Functions>) -> Result<()> {
+    let wanted: Vec<_> = functions.all().iter().map(|function| function.key.namespace.clone()).collect();
+    for namespace in &wanted {
+        world.containerd.ensure_namespace(namespace.as_str()).await?;
+    }
+    world.containerd.ensure_namespace(provisioning::Namespace::default().as_str()).await?;
+    let (mut names, mut addresses) = (HashSet::new(), HashSet::new());
+    for namespace in world.containerd.namespaces().await? {
+        let namespace = namespace.name.as_str();
+        let containers = world.containerd.containers_of(namespace, None).await?;
+        let ids: HashSet<_> = containers.iter().map(|container| container.id.clone()).collect();
+        for instance in containers.iter().filter_map(|c| Instance::from_container(namespace, c)) {
+            names.insert(instance.name());
+            if let Some(address) = instance.address {
+                addresses.insert(address);
+                world.network.adopt(address);
+            }
+            functions.adopt(&instance.key);
+        }
+        for snapshot in world.containerd.instance_snapshots(namespace).await? {
+            if !ids.contains(&snapshot) {
+                tracing::info!("removing the snapshot {snapshot} of a former life");
+                world.containerd.remove_snapshot(namespace, &snapshot).await?;
+            }
+        }
+        world.containerd.release_stale(namespace).await?;
+    }
+    world.network.sweep(&names, &addresses).await?;
+    sweep_fifos(world, &names)
+}
+
+fn sweep_fifos(world: &World, names: &HashSet<String>) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(&world.settings.fifos) else { return Ok(()) };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+        if is_instance_name(name) && !names.contains(name) {
+            std::fs::remove_file(&path).map_err(|source| Error::Write { path, source })?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! What a function's process may see and do: the OCI runtime specification of an instance.
+
+mod limits;
+mod spec;
+mod user;
+
+pub use limits::Limits;
+pub use spec::{Paths, specification};
+pub use user::{Identity, read_file, resolve};

@@ -1,0 +1,211 @@
+//! The OCI runtime specification (runtime-spec 1.0) of an instance.
+//!
+//! The process gets what faasd gives it or less: no capability at all. What a function may want of one is given
+//! otherwise: low ports and ping by two sysctls of its own network namespace.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::limits::Limits;
+use super::user::Identity;
+use crate::containerd::Process;
+use crate::desired::Document;
+
+/// Search path where the image sets none: Docker's.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Processes and threads of one function at most.
+const PIDS: i64 = 512;
+
+/// What of the kernel's files is hidden: they tell of the machine, or of its other users.
+const MASKED: [&str; 10] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// What of them must not be written.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Where an instance's surroundings lie on the machine.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// Its network namespace.
+    pub netns: PathBuf,
+    /// Its `/etc/resolv.conf`.
+    pub resolv_conf: PathBuf,
+    /// Its `/etc/hosts`.
+    pub hosts: PathBuf,
+    /// Name and file of each secret.
+    pub secrets: Vec<(String, PathBuf)>,
+    /// Its cgroup; nothing: no cgroup and no limits.
+    pub cgroup: Option<String>,
+}
+
+/// Writes the specification.
+pub fn specification(
+    document: &Document,
+    process: &Process,
+    identity: &Identity,
+    limits: Limits,
+    paths: &Paths,
+) -> Value {
+    let cwd = if process.working_dir.is_empty() { "/" } else { &process.working_dir };
+    let args: Vec<_> = process.entrypoint.iter().chain(&process.cmd).collect();
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "user": {"uid": identity.uid, "gid": identity.gid, "additionalGids": identity.groups},
+            "args": args,
+            "env": environment(document, process),
+            "cwd": cwd,
+            "capabilities": {"bounding": [], "effective": [], "permitted": []},
+            "noNewPrivileges": true,
+            // The soft limit that select(2) can take; who wants more raises it.
+            "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 524_288}],
+        },
+        "root": {"path": "rootfs", "readonly": document.read_only_root_filesystem},
+        "hostname": document.name,
+        "mounts": mounts(document, paths),
+        "linux": linux(limits, paths),
+    })
+}
+
+/// The image's variables, then the request's, which win; `fprocess` is one of them.
+fn environment(document: &Document, process: &Process) -> Vec<String> {
+    let mut variables: Vec<(&str, &str)> = Vec::new();
+    let mut set = |name, value| match variables.iter_mut().find(|(known, _)| *known == name) {
+        Some(variable) => variable.1 = value,
+        None => variables.push((name, value)),
+    };
+    let image = [PATH].into_iter().chain(process.env.iter().map(String::as_str));
+    for (name, value) in image.filter_map(|variable| variable.split_once('=')) {
+        set(name, value);
+    }
+    if let Some(fprocess) = &document.env_process {
+        set("fprocess", fprocess);
+    }
+    for (name, value) in &document.environment {
+        set(name, value);
+    }
+    variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+fn mounts(document: &Document, paths: &Paths) -> Vec<Value> {
+    let mount = |destination: &str, kind: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": kind, "options": options});
+    let bind = |source: &PathBuf, destination: &str| {
+        json!({"destination": destination, "type": "bind", "source": source,
+               "options": ["rbind", "ro", "nosuid", "nodev", "noexec"]})
+    };
+    let mut mounts = vec![
+        mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount(
+            "/dev/pts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
+        json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+               "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]}),
+        mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+    ];
+    if paths.cgroup.is_some() {
+        mounts.push(mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]));
+    }
+    if document.read_only_root_filesystem {
+        mounts.push(mount("/tmp", "tmpfs", &["nosuid", "nodev", "mode=1777"]));
+    }
+    mounts.push(bind(&paths.resolv_conf, "/etc/resolv.conf"));
+    mounts.push(bind(&paths.hosts, "/etc/hosts"));
+    for (name, file) in &paths.secrets {
+        mounts.push(bind(file, &format!("/var/openfaas/secrets/{name}")));
+    }
+    mounts
+}
+
+fn linux(limits: Limits, paths: &Paths) -> Value {
+    let mut namespaces: Vec<_> =
+        ["pid", "ipc", "uts", "mount"].iter().map(|kind| json!({"type": kind})).collect();
+    namespaces.push(json!({"type": "network", "path": paths.netns}));
+    let mut linux = json!({
+        "maskedPaths": MASKED,
+        "readonlyPaths": READ_ONLY,
+        "sysctl": {
+            "net.ipv4.ip_unprivileged_port_start": "0",
+            "net.ipv4.ping_group_range": "0 2147483647",
+        },
+    });
+    if let Some(cgroup) = &paths.cgroup {
+        namespaces.push(json!({"type": "cgroup"}));
+        let mut resources = json!({"pids": {"limit": PIDS}});
+        if let Some(bytes) = limits.memory {
+            // Swap counts in: a function over its limit is ended, not slowed down.
+            resources["memory"] = json!({"limit": bytes, "swap": bytes});
+        }
+        if let Some(quota) = limits.quota {
+            resources["cpu"] = json!({"quota": quota, "period": Limits::PERIOD_US});
+        }
+        linux["cgroupsPath"] = json!(cgroup);
+        linux["resources"] = resources;
+    }
+    linux["namespaces"] = json!(namespaces);
+    linux
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Key;
+
+    fn paths() -> Paths {
+        Paths {
+            netns: "/run/netns/a".into(),
+            resolv_conf: "/run/r".into(),
+            hosts: "/run/h".into(),
+            secrets: vec![("key".into(), "/var/s/key".into())],
+            cgroup: Some("/workload/openfaas-fn/f.0".into()),
+        }
+    }
+
+    #[test]
+    fn the_request_wins_over_the_image() {
+        let mut document = Document::new(&Key::new("f", "").unwrap(), "f");
+        document.env_process = Some("cat".into());
+        document.environment = [("mode".into(), "http".into()), ("A".into(), "b=c".into())].into();
+        let image =
+            Process { env: vec!["mode=streaming".into(), "fprocess=env".into()], ..Process::default() };
+        assert_eq!(environment(&document, &image), [PATH, "mode=http", "fprocess=cat", "A=b=c"]);
+        document.environment.insert("fprocess".into(), "wc".into());
+        assert!(environment(&document, &image).contains(&"fprocess=wc".to_owned()));
+    }
+
+    #[test]
+    fn isolation() {
+        let mut document = Document::new(&Key::new("f", "").unwrap(), "f");
+        document.read_only_root_filesystem = true;
+        let limits = Limits { memory: Some(1 << 20), quota: Some(5000) };
+        let spec = specification(&document, &Process::default(), &Identity::default(), limits, &paths());
+        assert_eq!(spec["process"]["noNewPrivileges"], true);
+        assert_eq!(spec["process"]["capabilities"]["bounding"], json!([]));
+        assert_eq!(spec["root"]["readonly"], true);
+        assert_eq!(spec["linux"]["resources"]["memory"]["limit"], 1 << 20);
+        assert_eq!(spec["linux"]["cgroupsPath"], "/workload/openfaas-fn/f.0");
+        let text = spec.to_string();
+        for part in ["/var/openfaas/secrets/key", "\"/tmp\"", "/run/netns/a"] {
+            assert!(text.contains(part), "{part}");
+        }
+        let bare = Paths { cgroup: None, ..paths() };
+        let spec = specification(&document, &Process::default(), &Identity::default(), limits, &bare);
+        assert!(!spec.to_string().contains("cgroup"));
+        assert!(spec["linux"].get("resources").is_none());
+    }
+}
