@@ -1,0 +1,105 @@
+//! Control groups (v2): the tree, a service's group, killing and counting.
+
+use std::fs::{self, OpenOptions};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::file;
+
+/// Where cgroup2 is mounted.
+pub(crate) const ROOT: &str = "/sys/fs/cgroup";
+
+/// Groups that get their parent's controllers, parents first. `init` is a leaf with PID 1 and the supervisor.
+const TREE: [&str; 4] = ["init", "system", "workload", "workload/shims"];
+/// Groups whose children are limited.
+const PARENTS: [&str; 3] = ["", "system", "workload"];
+/// Memory that the kernel leaves to PID 1 and the supervisor under pressure.
+const INIT_MEMORY_BYTES: u64 = 16 << 20;
+
+/// Makes the tree and moves the calling process into `init`: a group with processes cannot hand out controllers.
+pub(crate) fn make_tree() -> Result<()> {
+    let root = Path::new(ROOT);
+    for group in TREE {
+        fs::create_dir_all(root.join(group)).map_err(Error::write(root.join(group)))?;
+    }
+    file::poke(root.join("init/cgroup.procs"), "0")?;
+    for parent in PARENTS {
+        for controller in ["+cpu", "+memory", "+io", "+pids"] {
+            // A kernel without one of them limits less, and boots.
+            let _ = file::poke(root.join(parent).join("cgroup.subtree_control"), controller);
+        }
+    }
+    let _ = file::poke(root.join("init/memory.min"), &INIT_MEMORY_BYTES.to_string());
+    Ok(())
+}
+
+/// A group by its path below the root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Group(PathBuf);
+
+impl Group {
+    /// The group of a path such as `system/nats`.
+    pub(crate) fn at(path: &str) -> Self {
+        Self(Path::new(ROOT).join(path))
+    }
+
+    /// Makes it.
+    pub(crate) fn make(&self) -> Result<()> {
+        fs::create_dir_all(&self.0).map_err(Error::write(&self.0))
+    }
+
+    /// A descriptor into which a new process writes `0` to join.
+    pub(crate) fn joiner(&self) -> Result<OwnedFd> {
+        let path = self.0.join("cgroup.procs");
+        OpenOptions::new().write(true).open(&path).map(OwnedFd::from).map_err(Error::write(path))
+    }
+
+    /// Processes in the group itself.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        let text = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// The groups below, one level.
+    pub(crate) fn children(&self) -> Vec<Self> {
+        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        entries.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| Self(e.path())).collect()
+    }
+
+    /// Its own name.
+    pub(crate) fn name(&self) -> String {
+        self.0.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Whether a process lives in it or below it.
+    pub(crate) fn is_populated(&self) -> bool {
+        let events = fs::read_to_string(self.0.join("cgroup.events")).unwrap_or_default();
+        events.lines().any(|line| line == "populated 1")
+    }
+
+    /// Kills all in it and below it, at once and without a race against forks.
+    pub(crate) fn kill(&self) {
+        let _ = file::poke(self.0.join("cgroup.kill"), "1");
+    }
+
+    /// Kills and waits until nobody is left. Gives whether that came true within the limit.
+    pub(crate) fn kill_and_wait(&self, limit: Duration) -> bool {
+        let end = Instant::now() + limit;
+        self.kill();
+        while self.is_populated() {
+            if Instant::now() > end {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        true
+    }
+}
+
+/// The group of a process, as a path below the root.
+pub(crate) fn of_process(pid: i32) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("0::/")).map(str::to_owned)
+}

@@ -1,0 +1,5 @@
+//! `/usr/sbin/init`.
+
+fn main() -> std::process::ExitCode {
+    init::main(std::env::args().collect())
+}

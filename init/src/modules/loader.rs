@@ -1,0 +1,121 @@
+//! Loading: finit_module(2) for each file in order.
+
+use std::ffi::CStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use super::Index;
+use crate::console::{Level, kmsg};
+use crate::error::{Error, Result};
+
+/// `MODULE_INIT_COMPRESSED_FILE` of include/uapi/linux/module.h.
+const COMPRESSED: libc::c_int = 4;
+
+impl Index {
+    /// The modules of the running kernel.
+    pub(crate) fn of_kernel() -> Self {
+        let uname = rustix::system::uname();
+        Self::read(&Path::new("/usr/lib/modules").join(uname.release().to_string_lossy().as_ref()))
+    }
+}
+
+/// Loads what `wanted` means, a module or an alias. Gives whether anything is known by that name.
+pub(crate) fn load(index: &Index, wanted: &str) -> Result<bool> {
+    let names = index.resolve(wanted);
+    for name in &names {
+        for (name, path) in index.order(name) {
+            insert(&path).map_err(|source| Error::Module { name, source })?;
+        }
+    }
+    Ok(!names.is_empty())
+}
+
+/// Loads one file; that it is loaded already is success.
+fn insert(path: &Path) -> io::Result<()> {
+    const NO_PARAMETERS: &CStr = c"";
+    let file = File::open(path)?;
+    let compressed = path.extension().is_some_and(|ext| ext == "xz" || ext == "zst" || ext == "gz");
+    let flags = if compressed { COMPRESSED } else { 0 };
+    // SAFETY: a valid descriptor and a NUL terminated string, both alive during the call.
+    let done =
+        unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), NO_PARAMETERS.as_ptr(), flags) };
+    match io::Error::last_os_error() {
+        _ if done == 0 => Ok(()),
+        error if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        error => Err(error),
+    }
+}
+
+/// Loads the modules that `/usr/lib/modules-load.d` lists. What fails is said and left: the boot goes on.
+pub(crate) fn load_listed(index: &Index, folder: &Path) {
+    for name in listed(folder) {
+        match load(index, &name) {
+            Ok(true) => {}
+            Ok(false) => kmsg(Level::Warning, &format!("module {name} of {} is not there", folder.display())),
+            Err(error) => kmsg(Level::Warning, &error.to_string()),
+        }
+    }
+}
+
+/// The names in a folder's `*.conf`, by file name, without comments.
+fn listed(folder: &Path) -> Vec<String> {
+    let mut files: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    files.retain(|path| path.extension().is_some_and(|ext| ext == "conf"));
+    files.sort();
+    let texts = files.iter().filter_map(|path| fs::read_to_string(path).ok());
+    texts
+        .flat_map(|text| {
+            let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim().to_owned());
+            lines.filter(|line| !line.is_empty()).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// The kernel's `/sbin/modprobe -q -- NAME`. Gives the exit code.
+pub(crate) fn modprobe(arguments: &[String]) -> u8 {
+    let quiet = arguments.iter().any(|word| word == "-q" || word == "--quiet");
+    let names = arguments.iter().filter(|word| !word.starts_with('-'));
+    let index = Index::of_kernel();
+    let mut code = 0;
+    for name in names {
+        if index.is_builtin(name) {
+            continue;
+        }
+        match load(&index, name) {
+            Ok(true) => {}
+            Ok(false) => {
+                code = 1;
+                if !quiet {
+                    eprintln!("modprobe: no module is called {name}");
+                }
+            }
+            Err(error) => {
+                code = 1;
+                eprintln!("modprobe: {error}");
+                kmsg(Level::Warning, &error.to_string());
+            }
+        }
+    }
+    code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_in_order_without_comments() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("b.conf"), "veth\n").unwrap();
+        fs::write(folder.path().join("a.conf"), "# network\nvirtio_net # card\n\n overlay\n").unwrap();
+        fs::write(folder.path().join("c.txt"), "not_this\n").unwrap();
+        assert_eq!(listed(folder.path()), ["virtio_net", "overlay", "veth"]);
+    }
+
+    #[test]
+    fn a_missing_folder_lists_nothing() {
+        assert!(listed(Path::new("/nonexistent")).is_empty());
+    }
+}

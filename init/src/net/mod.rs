@@ -1,0 +1,238 @@
+//! The network: every wired card up, DHCPv4 where there is a cable, by events alone.
+//!
+//! Level-triggered: each event, whatever it says, leads to a look at all links. IPv6 is the kernel's (accept_ra).
+
+mod lease;
+mod resolv;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use rtnetlink::{Handle, LinkUnspec, MulticastGroup, new_multicast_connection};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, spawn_local};
+
+use crate::board::Board;
+use crate::error::{Error, Result};
+
+pub(crate) use lease::Lease;
+
+/// Links are looked at this often even without an event: the kernel drops events when nobody reads fast enough.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// A wired link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Link {
+    /// Kernel index.
+    pub index: u32,
+    /// Name.
+    pub name: String,
+    /// Hardware address.
+    pub mac: [u8; 6],
+    /// Set up by us or another.
+    pub up: bool,
+    /// A cable with somebody at its other end.
+    pub carrier: bool,
+}
+
+impl Link {
+    /// Reads a link; `None` for what is no Ethernet card. A card has a device behind it; bridges and the like do not.
+    fn read(message: &LinkMessage, class: &Path) -> Option<Self> {
+        if message.header.link_layer_type != LinkLayerType::Ether {
+            return None;
+        }
+        let (mut name, mut mac) = (None, None);
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(text) => name = Some(text.clone()),
+                LinkAttribute::Address(bytes) => mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
+                _ => {}
+            }
+        }
+        let (name, mac) = (name?, mac?);
+        let folder = class.join(&name);
+        if !folder.join("device").exists() || folder.join("wireless").exists() {
+            return None;
+        }
+        let flags = message.header.flags;
+        let (up, carrier) = (flags.contains(LinkFlags::Up), flags.contains(LinkFlags::LowerUp));
+        Some(Self { index: message.header.index, name, mac, up, carrier })
+    }
+}
+
+/// Hardware address of the first wired card, for the machine's name.
+pub(crate) fn first_mac(class: &Path) -> Option<[u8; 6]> {
+    let mut cards: Vec<_> = std::fs::read_dir(class).ok()?.flatten().map(|entry| entry.path()).collect();
+    cards.retain(|card| card.join("device").exists() && !card.join("wireless").exists());
+    cards.sort();
+    cards.iter().find_map(|card| {
+        let text = std::fs::read_to_string(card.join("address")).ok()?;
+        let mut parts = text.trim().split(':').map(|part| u8::from_str_radix(part, 16).ok());
+        let mut mac = [0; 6];
+        for byte in &mut mac {
+            *byte = parts.next()??;
+        }
+        (mac != [0; 6]).then_some(mac)
+    })
+}
+
+/// What the tasks of all links share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    handle: Handle,
+    board: Board,
+    /// Link name to what it is doing or has.
+    links: Rc<RefCell<BTreeMap<String, Progress>>>,
+}
+
+/// What a link is at.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Progress {
+    /// No cable.
+    Unplugged,
+    /// Asks for an address.
+    Asking,
+    /// Has one.
+    Bound(Lease),
+}
+
+impl Shared {
+    /// Notes a link's progress; the status and resolv.conf follow.
+    pub(crate) fn note(&self, name: &str, progress: Option<Progress>) {
+        match progress {
+            Some(progress) => self.links.borrow_mut().insert(name.to_owned(), progress),
+            None => self.links.borrow_mut().remove(name),
+        };
+        let links = self.links.borrow();
+        let leases: Vec<_> = links
+            .values()
+            .filter_map(|progress| match progress {
+                Progress::Bound(lease) => Some(lease),
+                _ => None,
+            })
+            .collect();
+        if let Err(error) = resolv::write(Path::new("/etc/resolv.conf"), &leases) {
+            tracing::warn!("{error}");
+        }
+        let text = links.iter().map(|(name, progress)| match progress {
+            Progress::Unplugged => format!("{name} has no cable"),
+            Progress::Asking => format!("{name} asks for an address"),
+            Progress::Bound(lease) => format!("{name} has {}", lease.address),
+        });
+        let text = text.collect::<Vec<_>>().join(", ");
+        let asking = links.values().any(|progress| *progress == Progress::Asking);
+        let address = leases.first().map(|lease| lease.address.to_string());
+        self.board.change(|status| {
+            status.settled = address.is_some() || !asking;
+            status.network = if text.is_empty() { "no network card".to_owned() } else { text };
+            status.url = url(address.as_deref());
+            status.address = address;
+        });
+    }
+}
+
+/// Where the gateway answers, as far as is known.
+pub(crate) fn url(address: Option<&str>) -> String {
+    format!("http://{}:{}", address.unwrap_or("127.0.0.1"), crate::board::GATEWAY_PORT)
+}
+
+/// Brings the loopback up and keeps all cards running. `looked` turns true when the devices that are there have
+/// their modules: only then a missing card is missing. Ends on failure alone.
+pub(crate) async fn run(board: Board, mut looked: watch::Receiver<bool>) -> Result<()> {
+    let (connection, handle, mut events) = new_multicast_connection(&[MulticastGroup::Link])
+        .map_err(|source| Error::Socket { act: "open", name: "rtnetlink".to_owned(), source })?;
+    spawn_local(connection);
+    set_up(&handle, 1, "lo").await?;
+    let shared = Shared { handle, board, links: Rc::default() };
+    let mut tasks: BTreeMap<u32, (Link, AbortHandle)> = BTreeMap::new();
+    let mut quiet = false;
+    loop {
+        look(&shared, &mut tasks).await?;
+        if *looked.borrow() && shared.links.borrow().is_empty() && !quiet {
+            shared.note("-", None);
+            quiet = true;
+        }
+        tokio::select! {
+            event = events.next() => if event.is_none() {
+                return Err(wrong("listen", "-")("the netlink connection ended"));
+            },
+            _ = looked.changed(), if !*looked.borrow() => {}
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+        // What came with it is seen by the same look.
+        while let Ok(Some(_)) = tokio::time::timeout(Duration::ZERO, events.next()).await {}
+    }
+}
+
+/// Makes what is running match the links that are there.
+async fn look(shared: &Shared, tasks: &mut BTreeMap<u32, (Link, AbortHandle)>) -> Result<()> {
+    let links: Vec<_> =
+        shared.handle.link().get().execute().try_collect().await.map_err(wrong("list links", "-"))?;
+    let links: Vec<_> = links.iter().filter_map(|m| Link::read(m, Path::new("/sys/class/net"))).collect();
+    for link in &links {
+        if !link.up {
+            set_up(&shared.handle, link.index, &link.name).await?;
+        }
+        match (link.carrier, tasks.contains_key(&link.index)) {
+            (true, false) => {
+                shared.note(&link.name, Some(Progress::Asking));
+                let task = spawn_local(lease::keep(shared.clone(), link.clone()));
+                tasks.insert(link.index, (link.clone(), task.abort_handle()));
+            }
+            (false, running) => {
+                if let Some((_, task)) = tasks.remove(&link.index).filter(|_| running) {
+                    task.abort();
+                    tracing::warn!("{} lost its cable", link.name);
+                }
+                shared.note(&link.name, Some(Progress::Unplugged));
+            }
+            (true, true) => {}
+        }
+    }
+    let gone: Vec<_> =
+        tasks.keys().copied().filter(|index| !links.iter().any(|l| l.index == *index)).collect();
+    for (link, task) in gone.iter().filter_map(|index| tasks.remove(index)) {
+        task.abort();
+        shared.note(&link.name, None);
+    }
+    Ok(())
+}
+
+async fn set_up(handle: &Handle, index: u32, name: &str) -> Result<()> {
+    let message = LinkUnspec::new_with_index(index).up().build();
+    handle.link().set(message).execute().await.map_err(wrong("bring up", name))
+}
+
+/// [`Error::Network`] of an act on a link.
+pub(crate) fn wrong<E: std::fmt::Display>(act: &'static str, link: &str) -> impl FnOnce(E) -> Error {
+    let link = link.to_owned();
+    move |reason| Error::Network { act, link, reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_the_first_real_card() {
+        let class = tempfile::tempdir().unwrap();
+        let card = |name: &str, mac: &str, device: bool| {
+            let folder = class.path().join(name);
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::write(folder.join("address"), mac).unwrap();
+            if device {
+                std::fs::create_dir(folder.join("device")).unwrap();
+            }
+        };
+        assert_eq!(first_mac(class.path()), None);
+        card("br0", "02:00:00:00:00:01\n", false);
+        card("eth1", "52:54:00:12:34:57\n", true);
+        card("eth0", "52:54:00:12:34:56\n", true);
+        assert_eq!(first_mac(class.path()), Some([0x52, 0x54, 0, 0x12, 0x34, 0x56]));
+    }
+}

@@ -1,0 +1,15 @@
+//! Services: a declaration each, a process in a control group of its own, readiness, restart, stop.
+
+mod backoff;
+mod declaration;
+mod journal;
+mod ready;
+mod runner;
+mod spawn;
+mod watch;
+
+pub(crate) use declaration::{Declaration, JOURNALD, SERVICES};
+pub(crate) use journal::JournalSockets;
+pub(crate) use runner::{Place, Runner};
+pub(crate) use spawn::exec_with_sockets;
+pub(crate) use watch::Reaped;

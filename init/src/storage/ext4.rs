@@ -1,0 +1,157 @@
+//! The data file system: whether it was made, making it, checking it, labelling it.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::console::{Level, kmsg};
+use crate::error::{Error, Result};
+
+/// Offset of the first superblock, and of the first backup of a file system with blocks of 4096 bytes.
+const SUPERBLOCKS: [u64; 2] = [1024, 32768 * 4096];
+
+/// What the superblock says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Superblock {
+    label: String,
+    clean: bool,
+}
+
+impl Superblock {
+    /// Reads the first 1024 bytes of one (Documentation/filesystems/ext4/super.rst); `None` if it is none.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        const RECOVER: u32 = 4;
+        const VALID: u16 = 1;
+        const ERRORS: u16 = 2;
+        let u16_at = |at: usize| Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
+        if u16_at(0x38)? != 0xef53 {
+            return None;
+        }
+        let incompatible = u32::from_le_bytes(bytes.get(0x60..0x64)?.try_into().ok()?);
+        let state = u16_at(0x3a)?;
+        let label = bytes.get(0x78..0x88)?.split(|byte| *byte == 0).next().unwrap_or_default();
+        Some(Self {
+            label: String::from_utf8_lossy(label).into_owned(),
+            clean: state & VALID != 0 && state & ERRORS == 0 && incompatible & RECOVER == 0,
+        })
+    }
+}
+
+fn superblock(device: &Path, offset: u64) -> Result<Option<Superblock>> {
+    let file = File::open(device).map_err(Error::read(device))?;
+    let mut bytes = vec![0; 1024];
+    match file.read_exact_at(&mut bytes, offset) {
+        Ok(()) => Ok(Superblock::parse(&bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(Error::read(device)(error)),
+    }
+}
+
+/// Whether the file system was finished once: the label is written last. A backup superblock counts too, so that one
+/// bad block at the start never lets a first boot erase what is there.
+pub(crate) fn is_made(device: &Path, label: &str) -> Result<bool> {
+    for offset in SUPERBLOCKS {
+        if superblock(device, offset)?.is_some_and(|found| found.label == label) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Makes it, with a fresh UUID and no label. Tables are zeroed later by the kernel, so that this takes no time.
+pub(crate) fn make(device: &Path) -> Result<()> {
+    // -F: leftovers of an interrupted first boot must not raise a question.
+    let options = ["-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"];
+    helper("/usr/sbin/mke2fs", &options, device, 0)
+}
+
+/// Checks it if it was not left clean. What `-p` does not repair alone, `-y` does: nobody is there to answer.
+pub(crate) fn check(device: &Path) -> Result<()> {
+    if superblock(device, 1024)?.is_some_and(|found| found.clean) {
+        return Ok(());
+    }
+    kmsg(Level::Warning, &format!("{} was not left clean, checking it", device.display()));
+    // 1: repaired; 2: repaired, a mounted one would need a restart; 4 and more: not repaired.
+    helper("/usr/sbin/e2fsck", &["-p"], device, 3).or_else(|error| {
+        kmsg(Level::Error, &error.to_string());
+        helper("/usr/sbin/e2fsck", &["-y"], device, 3)
+    })
+}
+
+/// Labels a mounted file system, backups included (`FS_IOC_SETFSLABEL`, ext4 since Linux 5.17).
+pub(crate) fn set_label(mounted: &Path, label: &str) -> Result<()> {
+    // _IOW(0x94, 50, char[256])
+    const SET_LABEL: u64 = (1 << 30) | (256 << 16) | (0x94 << 8) | 50;
+    let folder = File::open(mounted).map_err(Error::read(mounted))?;
+    let mut text = [0_u8; 256];
+    for (place, byte) in text.iter_mut().zip(label.bytes().take(16)) {
+        *place = byte;
+    }
+    // SAFETY: the kernel reads 256 bytes, which are there.
+    let done = unsafe { libc::ioctl(folder.as_raw_fd(), SET_LABEL as libc::Ioctl, text.as_ptr()) };
+    if done < 0 {
+        Err(Error::control("label the file system", mounted.display().to_string()))
+    } else {
+        Ok(())
+    }
+}
+
+/// Runs a program of e2fsprogs on a device; exit codes whose bits are all in `good` are success.
+fn helper(program: &str, options: &[&str], device: &Path, good: i32) -> Result<()> {
+    let mut command = Command::new(program);
+    command.args(options).arg(device).stdin(Stdio::null()).env_clear().env("PATH", "/usr/sbin:/usr/bin");
+    let output = command.output().map_err(|source| Error::Start { program: program.to_owned(), source })?;
+    if output.status.code().is_some_and(|code| code & !good == 0) {
+        return Ok(());
+    }
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.push_str(&String::from_utf8_lossy(&output.stderr));
+    let last: Vec<_> = text.lines().rev().take(3).collect();
+    let output_text = last.into_iter().rev().collect::<Vec<_>>().join(" | ");
+    Err(Error::Helper { program: program.to_owned(), status: output.status.to_string(), output: output_text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn makes_checks_and_reads_a_real_one() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(200 << 20).unwrap();
+        assert!(!is_made(file.path(), "data").unwrap());
+        make(file.path()).unwrap();
+        let fresh = superblock(file.path(), 1024).unwrap().unwrap();
+        assert_eq!(fresh, Superblock { label: String::new(), clean: true });
+        assert!(!is_made(file.path(), "data").unwrap());
+        helper("/usr/sbin/tune2fs", &["-L", "data"], file.path(), 0).unwrap();
+        assert!(is_made(file.path(), "data").unwrap());
+        // The state "has errors" makes it unclean; the check repairs that.
+        file.as_file().write_all_at(&[3, 0], 1024 + 0x3a).unwrap();
+        assert!(!superblock(file.path(), 1024).unwrap().unwrap().clean);
+        check(file.path()).unwrap();
+        assert!(superblock(file.path(), 1024).unwrap().unwrap().clean);
+    }
+
+    #[test]
+    fn a_bad_first_superblock_is_repaired_not_made_anew() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 30).unwrap();
+        make(file.path()).unwrap();
+        helper("/usr/sbin/tune2fs", &["-L", "data"], file.path(), 0).unwrap();
+        file.as_file().write_all_at(&[0; 1024], 1024).unwrap();
+        assert!(is_made(file.path(), "data").unwrap(), "the backup carries the label");
+        check(file.path()).unwrap();
+        assert_eq!(superblock(file.path(), 1024).unwrap().unwrap().label, "data");
+    }
+
+    #[test]
+    fn says_what_the_helper_said() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = make(file.path()).unwrap_err().to_string();
+        assert!(error.starts_with("/usr/sbin/mke2fs ended with exit status: 1"), "{error}");
+        assert!(is_made(Path::new("/nonexistent"), "data").is_err());
+    }
+}

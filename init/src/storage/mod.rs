@@ -1,0 +1,129 @@
+//! The disk that was booted: its partitions, the data file system, `/var` and `/boot`.
+
+mod ext4;
+mod table;
+mod tmpfiles;
+
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::MountFlags;
+
+use crate::block;
+use crate::console::{Level, kmsg};
+use crate::error::{Error, Result};
+use crate::initrd::BOOT_DISK;
+use crate::mounts;
+
+/// Label that says "made".
+const LABEL: &str = "data";
+const TMPFILES: &str = "/usr/lib/tmpfiles.d";
+
+/// Where `/var` lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Data {
+    /// On this partition.
+    Disk(String),
+    /// In memory, and why: all is lost at the next start.
+    Memory(String),
+}
+
+/// The disk that was booted, as the initrd noted it.
+pub(crate) fn boot_disk() -> Result<String> {
+    let text = crate::file::read(BOOT_DISK)?;
+    Ok(text.split_whitespace().next().unwrap_or_default().to_owned())
+}
+
+/// Mounts `/var`, with its skeleton. Never fails: without a disk it is in memory.
+pub(crate) fn mount_data() -> Data {
+    let data = if mounts::is_mounted("/var") {
+        // A supervisor before this one did it.
+        Data::Disk("mounted".to_owned())
+    } else {
+        match boot_disk().and_then(|disk| on_disk(&disk)) {
+            Ok(part) => Data::Disk(part),
+            Err(error) => in_memory(&error),
+        }
+    };
+    for error in tmpfiles::apply(Path::new(TMPFILES), Path::new("/")) {
+        kmsg(Level::Warning, &error.to_string());
+    }
+    data
+}
+
+fn in_memory(error: &Error) -> Data {
+    let why = error.to_string();
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    match mounts::attach("tmpfs", "/var", "tmpfs", flags, "mode=0755,size=60%") {
+        Ok(()) => Data::Memory(why),
+        Err(second) => Data::Memory(format!("{why}; {second}")),
+    }
+}
+
+/// Finds or makes the data partition, makes its file system if it was never finished, checks it, mounts it.
+fn on_disk(disk: &str) -> Result<String> {
+    let node = Path::new("/dev").join(disk);
+    let parts = table::extend(&node)?;
+    let data = parts.iter().find(|part| part.name == LABEL).ok_or_else(|| Error::Partitions {
+        disk: disk.to_owned(),
+        reason: "there is no data partition and no room for one".to_owned(),
+    })?;
+    for part in &parts {
+        if let Err(error) = table::announce(&node, disk, part) {
+            kmsg(Level::Warning, &error.to_string());
+        }
+    }
+    let name = block::partition_name(disk, data.number);
+    let device = Path::new("/dev").join(&name);
+    wait_for_device(&device)?;
+    if ext4::is_made(&device, LABEL)? {
+        ext4::check(&device)?;
+        attach(&device)?;
+    } else {
+        ext4::make(&device)?;
+        attach(&device)?;
+        for error in tmpfiles::apply(Path::new(TMPFILES), Path::new("/")) {
+            kmsg(Level::Warning, &error.to_string());
+        }
+        mounts::sync_at("/var")?;
+        // The last step: from here on the file system is never made again.
+        ext4::set_label(Path::new("/var"), LABEL)?;
+        mounts::sync_at("/var")?;
+    }
+    Ok(name)
+}
+
+fn attach(device: &Path) -> Result<()> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
+    mounts::attach(device, "/var", "ext4", flags, "errors=remount-ro")
+}
+
+/// devtmpfs makes the node soon after the kernel knows the partition.
+fn wait_for_device(device: &Path) -> Result<()> {
+    for _ in 0..100 {
+        if fs::metadata(device).is_ok_and(|meta| meta.file_type().is_block_device()) {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    Err(Error::Read { path: device.to_owned(), source: std::io::ErrorKind::NotFound.into() })
+}
+
+/// Mounts the boot partition read-only. It holds a password: nobody but root reads it.
+pub(crate) fn mount_boot() -> Result<PathBuf> {
+    let target = PathBuf::from("/boot");
+    if mounts::is_mounted(&target) {
+        return Ok(target);
+    }
+    let disk = boot_disk()?;
+    let parts = table::read(&Path::new("/dev").join(&disk))?;
+    let part = parts.iter().find(|part| part.name == "boot").ok_or_else(|| Error::Partitions {
+        disk: disk.clone(),
+        reason: "there is no boot partition".to_owned(),
+    })?;
+    let device = Path::new("/dev").join(block::partition_name(&disk, part.number));
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mounts::attach(&device, &target, "vfat", flags, "umask=0077")?;
+    Ok(target)
+}

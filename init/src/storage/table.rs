@@ -1,0 +1,308 @@
+//! The partition table of the booted disk: `root-b` and `data` are added on first boot.
+//!
+//! An image ends behind `root-a`; the disk is larger. All four entries lie in one sector, and header and entries are
+//! written with one call, behind a new backup at the disk's real end: a power cut leaves the old table or the new one
+//! on every medium that writes 4096 bytes whole.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use gptman::{GPT, GPTPartitionEntry};
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use crate::block;
+use crate::error::{Error, Result};
+
+const MIB: u64 = 1 << 20;
+/// Size of a root partition.
+const ROOT_BYTES: u64 = 512 * MIB;
+/// Less than this is no place for containers and logs.
+const DATA_BYTES_MIN: u64 = 64 * MIB;
+/// Linux file system data, 0FC63DAF-8483-4772-8E79-3D69D8477DE4, as it lies on disk (UEFI 2.10, 5.3.3).
+const LINUX_DATA: [u8; 16] =
+    [0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4];
+
+/// A partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// Number, from 1.
+    pub number: u32,
+    /// The table's name for it.
+    pub name: String,
+    /// Start in bytes.
+    pub start: u64,
+    /// Length in bytes.
+    pub length: u64,
+}
+
+/// The partitions of a disk (or an image).
+pub(crate) fn read(disk: &Path) -> Result<Vec<Part>> {
+    let mut file = File::open(disk).map_err(Error::read(disk))?;
+    let gpt = GPT::find_from(&mut file).map_err(wrong(disk))?;
+    Ok(parts(&gpt))
+}
+
+/// Adds `root-b` and `data` where they are missing and fit, and gives all partitions. A disk too small for both is
+/// left as it is.
+pub(crate) fn extend(disk: &Path) -> Result<Vec<Part>> {
+    let mut file = OpenOptions::new().read(true).write(true).open(disk).map_err(Error::read(disk))?;
+    let mut gpt = GPT::find_from(&mut file).map_err(wrong(disk))?;
+    let has = |gpt: &GPT, name: &str| parts(gpt).iter().any(|part| part.name == name);
+    if has(&gpt, "data") {
+        return Ok(parts(&gpt));
+    }
+    gpt.header.update_from(&mut file, gpt.sector_size).map_err(wrong(disk))?;
+    let before = parts(&gpt);
+    if !has(&gpt, "root-b") {
+        let root =
+            gpt.iter().find(|(_, entry)| entry.partition_name.as_str() == "root-a").map(|(_, entry)| entry);
+        let Some(kind) = root.map(|entry| entry.partition_type_guid) else {
+            return Err(wrong(disk)("there is no root-a to take the type from"));
+        };
+        if !add(&mut gpt, "root-b", kind, Some(ROOT_BYTES)) {
+            return Ok(before);
+        }
+    }
+    if !add(&mut gpt, "data", LINUX_DATA, None) {
+        return Ok(before);
+    }
+    write(&mut gpt, &mut file).map_err(wrong(disk))?;
+    Ok(parts(&gpt))
+}
+
+/// Adds one partition behind all others, aligned to 1 MiB; without a size it takes all there is. Whether it fits.
+fn add(gpt: &mut GPT, name: &str, kind: [u8; 16], bytes: Option<u64>) -> bool {
+    let align = MIB / gpt.sector_size;
+    let used = gpt.iter().filter(|(_, entry)| entry.is_used());
+    let end = used.map(|(_, entry)| entry.ending_lba + 1).max().unwrap_or(gpt.header.first_usable_lba);
+    let start = end.next_multiple_of(align);
+    // The last usable sector counts; whole MiB only.
+    let room = ((gpt.header.last_usable_lba + 1) / align * align).saturating_sub(start);
+    let sectors = bytes.map_or(room, |bytes| bytes / gpt.sector_size);
+    let smallest = bytes.unwrap_or(DATA_BYTES_MIN) / gpt.sector_size;
+    let Some(number) = gpt.iter().find(|(_, entry)| entry.is_unused()).map(|(number, _)| number) else {
+        return false;
+    };
+    if sectors > room || sectors < smallest {
+        return false;
+    }
+    let mut id = [0_u8; 16];
+    if getrandom(&mut id, GetRandomFlags::empty()).is_err() {
+        return false;
+    }
+    // A random UUID, version 4 (RFC 9562, 5.4); the first three fields are little endian on disk.
+    let [_, _, _, _, _, _, _, version, variant, ..] = &mut id;
+    *version = (*version & 0x0f) | 0x40;
+    *variant = (*variant & 0x3f) | 0x80;
+    if let Some((_, entry)) = gpt.iter_mut().find(|(n, _)| *n == number) {
+        *entry = GPTPartitionEntry {
+            partition_type_guid: kind,
+            unique_partition_guid: id,
+            starting_lba: start,
+            ending_lba: start + sectors - 1,
+            attribute_bits: 0,
+            partition_name: name.into(),
+        };
+    }
+    true
+}
+
+fn parts(gpt: &GPT) -> Vec<Part> {
+    let used = gpt.iter().filter(|(_, entry)| entry.is_used() && entry.ending_lba >= entry.starting_lba);
+    used.map(|(number, entry)| Part {
+        number,
+        name: entry.partition_name.as_str().to_owned(),
+        start: entry.starting_lba * gpt.sector_size,
+        length: (entry.ending_lba - entry.starting_lba + 1) * gpt.sector_size,
+    })
+    .collect()
+}
+
+/// Backup first, flushed; then protective MBR, header and entries as one write.
+fn write(gpt: &mut GPT, file: &mut File) -> Result<(), gptman::Error> {
+    let mut record = Record::default();
+    gpt.write_into(&mut record)?;
+    let front = gpt.header.first_usable_lba * gpt.sector_size;
+    for (offset, bytes) in record.writes.iter().filter(|(offset, _)| *offset >= front) {
+        file.write_all_at(bytes, *offset)?;
+    }
+    file.sync_all()?;
+    let mut head = vec![0; front as usize];
+    file.read_exact_at(&mut head, 0)?;
+    for (offset, bytes) in record.writes.iter().filter(|(offset, _)| *offset < front) {
+        let from = *offset as usize;
+        if let Some(place) = head.get_mut(from..from + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    }
+    protect(&mut head, gpt.header.backup_lba);
+    file.write_all_at(&head, 0)?;
+    file.sync_all()?;
+    Ok(())
+}
+
+/// The protective entry of the MBR covers the whole disk (UEFI 2.10, table 5.4); other entries of a hybrid one stay.
+fn protect(head: &mut [u8], last_lba: u64) {
+    const ENTRIES: std::ops::Range<usize> = 446..510;
+    for entry in head.get_mut(ENTRIES).into_iter().flat_map(|entries| entries.chunks_exact_mut(16)) {
+        if let [_, _, _, _, 0xee, _, _, _, 1, 0, 0, 0, size @ ..] = entry {
+            size.copy_from_slice(&u32::try_from(last_lba).unwrap_or(u32::MAX).to_le_bytes());
+        }
+    }
+}
+
+/// Keeps what gptman would write, to write it in an order of our own.
+#[derive(Debug, Default)]
+struct Record {
+    position: u64,
+    writes: Vec<(u64, Vec<u8>)>,
+}
+
+impl Write for Record {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writes.push((self.position, bytes.to_vec()));
+        self.position += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Record {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Ok(0)
+    }
+}
+
+impl Seek for Record {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let moved = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+            SeekFrom::End(_) => None,
+        };
+        self.position = moved.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
+    }
+}
+
+/// Tells the kernel of a partition that it does not know, without touching those in use (`BLKPG_ADD_PARTITION`).
+pub(crate) fn announce(node: &Path, disk: &str, part: &Part) -> Result<()> {
+    const BLKPG: u64 = 0x1269;
+    const ADD_PARTITION: i32 = 1;
+    #[repr(C)]
+    struct Partition {
+        start: i64,
+        length: i64,
+        number: i32,
+        names: [u8; 128],
+    }
+    #[repr(C)]
+    struct Argument {
+        op: i32,
+        flags: i32,
+        length: i32,
+        data: *mut Partition,
+    }
+    if Path::new("/sys/class/block").join(block::partition_name(disk, part.number)).exists() {
+        return Ok(());
+    }
+    let file = File::open(node).map_err(Error::read(node))?;
+    let number = part.number as i32;
+    let (start, length) = (part.start as i64, part.length as i64);
+    let mut data = Partition { start, length, number, names: [0; 128] };
+    let length = size_of::<Partition>() as i32;
+    let argument = Argument { op: ADD_PARTITION, flags: 0, length, data: &raw mut data };
+    // SAFETY: both structures are laid out as in include/uapi/linux/blkpg.h and live during the call.
+    let done = unsafe { libc::ioctl(file.as_raw_fd(), BLKPG as libc::Ioctl, &raw const argument) };
+    if done < 0 { Err(Error::control("add a partition", disk)) } else { Ok(()) }
+}
+
+fn wrong<E: std::fmt::Display>(disk: &Path) -> impl Fn(E) -> Error {
+    move |reason| Error::Partitions { disk: disk.display().to_string(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An image with `boot` and `root-a`, enlarged to `size` MiB as by writing it to a disk.
+    fn image(size: u64) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut disk = file.reopen().unwrap();
+        disk.set_len(772 * MIB).unwrap();
+        let mut gpt = GPT::new_from(&mut disk, 512, [9; 16]).unwrap();
+        for (number, name, start, length) in [(1, "boot", 1, 256), (2, "root-a", 257, 512)] {
+            gpt[number] = GPTPartitionEntry {
+                partition_type_guid: [number as u8; 16],
+                unique_partition_guid: [number as u8 + 10; 16],
+                starting_lba: start * 2048,
+                ending_lba: (start + length) * 2048 - 1,
+                attribute_bits: 0,
+                partition_name: name.into(),
+            };
+        }
+        gpt.write_into(&mut disk).unwrap();
+        GPT::write_protective_mbr_into(&mut disk, 512).unwrap();
+        disk.set_len(size * MIB).unwrap();
+        file
+    }
+
+    fn names(parts: &[Part]) -> Vec<&str> {
+        parts.iter().map(|part| part.name.as_str()).collect()
+    }
+
+    #[test]
+    fn adds_both_and_moves_the_backup() {
+        let file = image(4096);
+        let parts = extend(file.path()).unwrap();
+        assert_eq!(names(&parts), ["boot", "root-a", "root-b", "data"]);
+        assert_eq!((parts[2].start, parts[2].length), (769 * MIB, 512 * MIB));
+        assert_eq!((parts[3].start, parts[3].length), (1281 * MIB, (4096 - 1281 - 1) * MIB));
+        assert_eq!(read(file.path()).unwrap(), parts);
+        let mut disk = file.reopen().unwrap();
+        // Without the primary, the backup at the real end says the same.
+        disk.seek(SeekFrom::Start(512)).unwrap();
+        disk.write_all(&[0; 512]).unwrap();
+        let gpt = GPT::read_from(&mut disk, 512).unwrap();
+        assert!(gpt.header.is_backup());
+        assert_eq!(gpt.header.primary_lba, 4096 * 2048 - 1);
+        assert_eq!(super::parts(&gpt), parts);
+        assert_eq!(gpt[3].partition_type_guid, [2; 16]);
+        assert_ne!(gpt[3].unique_partition_guid, gpt[4].unique_partition_guid);
+        let mut mbr = [0; 512];
+        disk.read_exact_at(&mut mbr, 0).unwrap();
+        assert_eq!(mbr[458..462], (4096_u32 * 2048 - 1).to_le_bytes());
+    }
+
+    #[test]
+    fn a_second_time_changes_nothing() {
+        let file = image(2048);
+        let parts = extend(file.path()).unwrap();
+        let before = std::fs::read(file.path()).unwrap();
+        assert_eq!(extend(file.path()).unwrap(), parts);
+        assert!(before == std::fs::read(file.path()).unwrap());
+    }
+
+    #[test]
+    fn a_small_disk_stays_as_it_is() {
+        for size in [772, 1300] {
+            let file = image(size);
+            let before = std::fs::read(file.path()).unwrap();
+            assert_eq!(names(&extend(file.path()).unwrap()), ["boot", "root-a"]);
+            assert!(before == std::fs::read(file.path()).unwrap(), "{size}");
+        }
+    }
+
+    #[test]
+    fn no_table_is_an_error() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(MIB).unwrap();
+        assert!(extend(file.path()).is_err());
+    }
+}

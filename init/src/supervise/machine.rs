@@ -1,0 +1,317 @@
+//! What the supervisor holds, and the acts of its phases.
+
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
+
+use super::configuration::{self, Effective};
+use super::{
+    RUN, button, clock, control, credentials, devices, health, identity, log, pid1, screen, settings,
+};
+use crate::board::Board;
+use crate::cgroup::Group;
+use crate::console::alarm;
+use crate::net;
+use crate::power::Ending;
+use crate::service::{JOURNALD, JournalSockets, Place, Reaped, Runner, SERVICES};
+use crate::storage::{self, Data};
+
+/// Grace of a function between SIGTERM and the kill.
+const FUNCTION_GRACE: Duration = Duration::from_millis(1500);
+/// Longest wait for a killed group to be empty.
+const KILL_LIMIT: Duration = Duration::from_secs(2);
+/// How long a nameless machine waits for its card to name itself after.
+const CARD_LIMIT: Duration = Duration::from_secs(3);
+
+/// A service that was started.
+struct Started {
+    name: &'static str,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+/// The supervisor's state.
+pub(super) struct Machine {
+    pub(super) board: Board,
+    reaped: Reaped,
+    started: RefCell<Vec<Started>>,
+    sockets: RefCell<Option<Rc<JournalSockets>>>,
+    pid1: Option<pid1::Link>,
+    ending: watch::Sender<Option<Ending>>,
+    devices: devices::Watch,
+    effective: RefCell<Option<Effective>>,
+    /// Password that this device made itself, for the console.
+    password: Rc<RefCell<Option<(String, String)>>>,
+    on_disk: Cell<bool>,
+}
+
+impl Machine {
+    pub(super) fn new() -> Self {
+        Self {
+            board: Board::new(),
+            reaped: Reaped::default(),
+            started: RefCell::default(),
+            sockets: RefCell::default(),
+            pid1: pid1::Link::take(),
+            ending: watch::Sender::new(None),
+            devices: devices::Watch::new(),
+            effective: RefCell::default(),
+            password: Rc::default(),
+            on_disk: Cell::new(false),
+        }
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.borrow().is_some()
+    }
+
+    pub(super) async fn wait_for_end(&self) -> Ending {
+        let mut wish = self.ending.subscribe();
+        loop {
+            if let Some(ending) = *wish.borrow_and_update() {
+                return ending;
+            }
+            // The sender is ours.
+            let _ = wish.changed().await;
+        }
+    }
+
+    pub(super) async fn clock_floor(&self) {
+        if let Err(error) = clock::raise(&[Path::new(clock::IMAGE)]) {
+            alarm(&error.to_string());
+        }
+    }
+
+    pub(super) async fn settings(&self) {
+        for error in settings::apply(Path::new("/usr/lib/sysctl.d"), Path::new("/proc/sys")) {
+            alarm(&error.to_string());
+        }
+    }
+
+    pub(super) async fn journal(&self) {
+        log::start();
+        // An earlier supervisor's journald has its sockets; it keeps them as long as it lives.
+        let place = place();
+        let sockets =
+            if identity::is_adoptable(&place.run, JOURNALD) { None } else { self.bind_sockets(&place) };
+        *self.sockets.borrow_mut() = sockets;
+    }
+
+    fn bind_sockets(&self, place: &Place) -> Option<Rc<JournalSockets>> {
+        JournalSockets::bind(&place.journal)
+            .map(Rc::new)
+            .inspect_err(|error| self.board.problem("journal", Some(error.to_string())))
+            .ok()
+    }
+
+    pub(super) async fn controls(&self) {
+        if let Some(link) = &self.pid1 {
+            spawn_local(link.clone().listen(self.reaped.clone(), self.ending.clone()));
+        }
+        spawn_local(control::serve(PathBuf::from(super::SOCKET), self.ending.clone(), self.board.clone()));
+        spawn_local(control::on_sigterm(self.ending.clone()));
+        spawn_local(button::watch(self.devices.inputs(), self.ending.clone()));
+        spawn_local(screen::show(self.board.clone(), self.password.clone()));
+        spawn_local(screen::answer_enter(self.board.clone(), self.password.clone()));
+        spawn_local(health::write_status(self.board.clone()));
+        spawn_local(health::ask(self.board.clone()));
+        spawn_local(clock::keep(Path::new(clock::SAVED)));
+    }
+
+    pub(super) async fn devices(&self) {
+        self.devices.start();
+    }
+
+    pub(super) async fn network(&self) {
+        let (board, looked) = (self.board.clone(), self.devices.looked());
+        spawn_local(async move {
+            loop {
+                if let Err(error) = net::run(board.clone(), looked.clone()).await {
+                    board.problem("network", Some(error.to_string()));
+                }
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+        });
+    }
+
+    pub(super) async fn storage(&self) {
+        let disk = storage::boot_disk().unwrap_or_default();
+        self.board.change(|status| status.boot_disk = disk);
+        let data = spawn_blocking(storage::mount_data).await;
+        match data.unwrap_or_else(|error| Data::Memory(error.to_string())) {
+            Data::Disk(part) => {
+                self.on_disk.set(true);
+                self.board.change(|status| status.data = part);
+            }
+            Data::Memory(why) => {
+                self.board.change(|status| status.data = "memory".to_owned());
+                let text = format!("data is in memory and lost at the next start: {why}");
+                self.board.problem("data", Some(text));
+            }
+        }
+        if let Err(error) = clock::raise(&[Path::new(clock::IMAGE), Path::new(clock::SAVED)]) {
+            alarm(&error.to_string());
+        }
+    }
+
+    pub(super) async fn configuration(&self) {
+        let boot = spawn_blocking(storage::mount_boot).await;
+        let boot =
+            boot.map_err(|error| error.to_string()).and_then(|done| done.map_err(|error| error.to_string()));
+        let effective = configuration::choose(boot, Path::new(configuration::LAST_GOOD));
+        self.board.change(|status| status.config = effective.source.to_owned());
+        self.board.problem("configuration", effective.problem.clone());
+        if let Err(error) =
+            configuration::publish(&effective, Path::new(RUN), Path::new(configuration::LAST_GOOD))
+        {
+            self.board.problem("configuration file", Some(error.to_string()));
+        }
+        match credentials::publish(&effective.config.gateway, Path::new(credentials::KEPT), Path::new(RUN)) {
+            Ok(made) => {
+                *self.password.borrow_mut() = made.map(|made| (effective.config.gateway.user.clone(), made))
+            }
+            Err(error) => self.board.problem("credentials", Some(error.to_string())),
+        }
+        *self.effective.borrow_mut() = Some(effective);
+    }
+
+    pub(super) async fn identity(&self) {
+        let id = match identity::machine_id(
+            Path::new("/var/lib/bothy/machine-id"),
+            Path::new("/etc/machine-id"),
+        ) {
+            Ok(id) => id,
+            Err(error) => {
+                self.board.problem("machine-id", Some(error.to_string()));
+                String::new()
+            }
+        };
+        let configured = self.effective.borrow().as_ref().and_then(|e| e.config.hostname.clone());
+        let name = match configured {
+            Some(name) => name.to_string(),
+            None => {
+                let mut looked = self.devices.looked();
+                let _ = tokio::time::timeout(CARD_LIMIT, looked.wait_for(|looked| *looked)).await;
+                identity::own_name(net::first_mac(Path::new("/sys/class/net")), &id)
+            }
+        };
+        if let Err(error) = identity::set_hostname(&name) {
+            self.board.problem("hostname", Some(error.to_string()));
+        }
+        self.board.change(|status| status.hostname = name);
+    }
+
+    /// Starts services by name.
+    pub(super) async fn start(&self, names: &[&str]) {
+        // In the board in their order, so that "all ready" never means "all that were started so far".
+        for declaration in &SERVICES {
+            self.board.service(declaration.name, |_| {});
+        }
+        if names.contains(&JOURNALD) && self.on_disk.get() {
+            // journald then goes to /var at once: there is nothing in /run to be flushed.
+            let _ = std::fs::write(place().journal.join("flushed"), "");
+        }
+        for declaration in SERVICES.into_iter().filter(|service| names.contains(&service.name)) {
+            let name = declaration.name;
+            let sockets = self.sockets.borrow().clone().filter(|_| declaration.journal_sockets);
+            let (board, reaped) = (self.board.clone(), self.reaped.clone());
+            let runner = Runner { declaration, place: place(), board, reaped, sockets };
+            let (stop, asked) = watch::channel(false);
+            self.started.borrow_mut().push(Started { name, stop, task: spawn_local(runner.run(asked)) });
+        }
+    }
+
+    /// Stops a service and waits for its end; each has its own limit.
+    pub(super) async fn stop(&self, name: &str) {
+        let found = {
+            let mut started = self.started.borrow_mut();
+            let at = started.iter().position(|service| service.name == name);
+            at.map(|at| started.swap_remove(at))
+        };
+        if let Some(service) = found {
+            service.stop.send_replace(true);
+            let _ = service.task.await;
+        }
+    }
+
+    /// Ends all functions: their init processes get a word, then the groups are killed.
+    pub(super) async fn stop_functions(&self) {
+        let spaces = Group::at("workload").children().into_iter().filter(|group| group.name() != "shims");
+        let functions: Vec<_> = spaces.flat_map(|space| space.children()).collect();
+        for function in &functions {
+            for pid in function.processes().into_iter().filter_map(Pid::from_raw) {
+                let _ = kill_process(pid, Signal::TERM);
+            }
+        }
+        let end = tokio::time::Instant::now() + FUNCTION_GRACE;
+        while functions.iter().any(Group::is_populated) && tokio::time::Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        for function in &functions {
+            function.kill();
+        }
+        let empty =
+            spawn_blocking(move || functions.iter().all(|function| function.kill_and_wait(KILL_LIMIT)));
+        let _ = empty.await;
+    }
+
+    pub(super) async fn stop_shims(&self) {
+        for group in ["workload/shims", "system/containerd"] {
+            let _ = spawn_blocking(move || Group::at(group).kill_and_wait(KILL_LIMIT)).await;
+        }
+    }
+
+    pub(super) async fn save_clock(&self) {
+        if let Err(error) = clock::save(Path::new(clock::SAVED)) {
+            alarm(&error.to_string());
+        }
+    }
+
+    /// SIGRTMIN+1 makes journald write everything and say so by a file (systemd-journald(8)); then it ends.
+    pub(super) async fn stop_journal(&self) {
+        const LIMIT: Duration = Duration::from_secs(1);
+        let service = self.board.status().services.into_iter().find(|service| service.name == JOURNALD);
+        if let Some(pid) = service.and_then(|service| service.pid) {
+            let synced = place().journal.join("synced");
+            let _ = std::fs::remove_file(&synced);
+            // SAFETY: plain call without pointers.
+            unsafe { libc::kill(pid, libc::SIGRTMIN() + 1) };
+            let end = tokio::time::Instant::now() + LIMIT;
+            while !synced.exists() && tokio::time::Instant::now() < end {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        self.stop(JOURNALD).await;
+    }
+
+    pub(super) async fn rest(&self) {
+        let names: Vec<_> = self.started.borrow().iter().map(|service| service.name).collect();
+        for name in names {
+            self.stop(name).await;
+        }
+    }
+
+    pub(super) fn tell_stopping(&self, ending: Ending) {
+        if let Some(link) = &self.pid1 {
+            link.stopping(ending);
+        }
+    }
+
+    /// Hands over; without a PID 1 of ours (a distribution's init runs us) the process ends and that is all.
+    pub(super) async fn tell_end(&self, ending: Ending) {
+        if let Some(link) = &self.pid1 {
+            link.end(ending);
+            // PID 1 kills us.
+            tokio::time::sleep(Duration::from_secs(30)).await;
+        }
+    }
+}
+
+fn place() -> Place {
+    Place { run: PathBuf::from(RUN), groups: Some("system"), journal: PathBuf::from("/run/systemd/journal") }
+}

@@ -1,0 +1,132 @@
+//! The console: a line for each step of the boot, one when all is well, one for each problem, the status on Enter.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+use tokio::task::spawn_blocking;
+
+use super::memory::Memory;
+use super::text;
+use crate::board::{Board, State, Status};
+use crate::console::say;
+use crate::descriptor::readable;
+
+/// How long the good news may wait for an address that is being asked for.
+const ADDRESS_LIMIT: Duration = Duration::from_secs(5);
+
+type Made = Rc<RefCell<Option<(String, String)>>>;
+
+/// A step, with the kernel's clock.
+pub(super) fn progress(step: &str) {
+    let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+    say(&format!("bothy: [{:>6}] {step}", uptime.split_whitespace().next().unwrap_or("?")));
+}
+
+/// What was said already.
+#[derive(Default)]
+struct Said {
+    states: BTreeMap<String, State>,
+    facts: BTreeMap<&'static str, String>,
+    troubles: BTreeSet<String>,
+    ready: Option<String>,
+}
+
+/// Shows what changes.
+pub(super) async fn show(board: Board, made: Made) {
+    let mut changes = board.changes();
+    let mut said = Said::default();
+    let mut healthy_since = None;
+    loop {
+        changes.borrow_and_update();
+        let status = board.status();
+        steps(&status, &mut said);
+        healthy_since =
+            if status.healthy { healthy_since.or(Some(tokio::time::Instant::now())) } else { None };
+        let wait_until = healthy_since.map(|since| since + ADDRESS_LIMIT);
+        let in_time = wait_until.is_some_and(|until| tokio::time::Instant::now() < until);
+        let waits = status.healthy && !status.settled && in_time;
+        if status.healthy && !waits {
+            let line = text::ready(&status);
+            if said.ready.as_ref() != Some(&line) {
+                say(&text::screen(&status, made.borrow().as_ref()));
+                say(&line);
+                said.ready = Some(line);
+            }
+        } else if !status.healthy {
+            // Said again when it is well again.
+            said.ready = None;
+        }
+        let limit = async {
+            match wait_until.filter(|_| waits) {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = limit => {}
+        }
+    }
+}
+
+fn steps(status: &Status, said: &mut Said) {
+    let facts = [
+        ("network", &status.network),
+        ("data", &status.data),
+        ("config", &status.config),
+        ("name", &status.hostname),
+    ];
+    for (name, fact) in facts {
+        if !fact.is_empty() && said.facts.get(name) != Some(fact) {
+            progress(&format!("{name}: {fact}"));
+            said.facts.insert(name, fact.clone());
+        }
+    }
+    for service in &status.services {
+        if said.states.insert(service.name.clone(), service.state) != Some(service.state)
+            && matches!(service.state, State::Ready | State::Failed)
+        {
+            let state = if service.state == State::Ready { "ready" } else { "failed" };
+            progress(&format!("{} {state}", service.name));
+        }
+    }
+    let troubles: BTreeSet<_> = status.troubles().into_iter().collect();
+    for trouble in troubles.difference(&said.troubles) {
+        say(&text::problem(trouble));
+    }
+    said.troubles = troubles;
+}
+
+/// Reprints the status when somebody presses Enter. A console that cannot be read is left alone.
+pub(super) async fn answer_enter(board: Board, made: Made) {
+    let Some(console) = open() else { return };
+    loop {
+        let Ok(mut ready) = console.readable().await else { return };
+        let mut buffer = [0_u8; 256];
+        match ready.try_io(|console| console.get_ref().read(&mut buffer)) {
+            Ok(Ok(length)) if length > 0 => {}
+            // Hung up; a serial line comes back, so look again after a while.
+            Ok(_) => {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                continue;
+            }
+            Err(_would_block) => continue,
+        }
+        let memory = spawn_blocking(Memory::now).await.unwrap_or_default();
+        say(&text::screen(&board.status(), made.borrow().as_ref()));
+        say(&text::memory(&memory));
+    }
+}
+
+fn open() -> Option<AsyncFd<File>> {
+    let flags = libc::O_NOCTTY | libc::O_NONBLOCK;
+    let console = OpenOptions::new().read(true).custom_flags(flags).open("/dev/console").ok()?;
+    // epoll refuses what cannot be waited for (a console that is a file or nothing).
+    readable(console).ok()
+}
