@@ -1,7 +1,8 @@
 //! `bothy test`: everything, from unit tests to machines that boot.
 //!
-//! Tests of whole machines find the image through `BOTHY_ARTIFACTS`, tests that run programs of the image on this host
-//! find them through `BOTHY_ROOTFS`; both fail, rather than skip, without. Tests in a module `long` belong to the
+//! Tests of whole machines find the image through `BOTHY_ARTIFACTS`, and through `BOTHY_SHELL_ARTIFACTS` the same image
+//! with one more function, a shell that runs what it is sent. Tests that run programs of the image on this host find
+//! them through `BOTHY_ROOTFS`. All of them fail, rather than skip, without. Tests in a module `long` belong to the
 //! second tier: a run without `--long` does not run them and counts them as not run (see `.config/nextest.toml`).
 
 use std::fs;
@@ -36,6 +37,7 @@ pub fn test(options: &Options) -> Result<bool> {
     host::ensure(&tools, options.build.install)?;
     let artifacts = build::ensure(&options.build)?;
     let out = options.build.out.join(&artifacts.name);
+    let shell = shell(options, &artifacts.name)?;
     let root = root_files(&artifacts, &out)?;
     let faults = out.join("emulator-faults");
     let _ = fs::remove_file(&faults);
@@ -48,6 +50,7 @@ pub fn test(options: &Options) -> Result<bool> {
     for words in commands(nextest, options) {
         let mut command = cargo(source);
         command.args(&words).env("BOTHY_ARTIFACTS", out.join("artifacts.json")).env("BOTHY_ROOTFS", &root);
+        command.env("BOTHY_SHELL_ARTIFACTS", options.build.out.join(&shell.name).join("artifacts.json"));
         command.env("BOTHY_CACHE", &options.build.cache).env("BOTHY_FAULTS", &faults);
         eprintln!("bothy: cargo {}", words.join(" "));
         passed &= status(&mut command)?.success();
@@ -85,6 +88,29 @@ fn commands(nextest: bool, options: &Options) -> Vec<Vec<String>> {
     }
     commands.push(tests);
     commands
+}
+
+/// Builds the image with the function `shell`, from a recipe made of the image's own.
+fn shell(options: &Options, name: &str) -> Result<Artifacts> {
+    let path = &options.build.recipe;
+    let text = fs::read_to_string(path).map_err(Error::file("read", path))?;
+    let recipe = options.build.out.join(format!("{name}-shell.toml"));
+    let derived = with_shell(&text).ok_or_else(|| {
+        let reason = "no line `name = \"...\"`".to_owned();
+        crate::Error::Recipe { path: path.clone(), reason }
+    })?;
+    fs::write(&recipe, derived).map_err(Error::file("write", &recipe))?;
+    Ok(build::ensure(&build::Options { recipe, ..options.build.clone() })?)
+}
+
+/// A recipe with one function more, under another name.
+fn with_shell(recipe: &str) -> Option<String> {
+    let line = recipe.lines().find(|line| line.starts_with("name = \""))?;
+    let name = line.strip_suffix('"').map(|line| format!("{line}-shell\""))?;
+    let function = "\n[functions.shell]\nreference = \"localhost/shell:latest\"\n\
+                    environment = { fprocess = \"busybox sh\", mode = \"streaming\", content_type = \"text/plain\" }\n\
+                    packages = { busybox-static = [\"usr/bin/busybox\"] }\n";
+    Some(recipe.replacen(line, &name, 1) + function)
 }
 
 /// The image's root file system as files, unpacked again when the image has changed.
@@ -129,6 +155,18 @@ mod tests {
         let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
         let options = Options { build, long, arguments };
         commands(nextest, &options).into_iter().map(|words| words.join(" ")).collect()
+    }
+
+    #[test]
+    fn the_shell_is_one_function_more_of_the_default_recipe() {
+        let options = build::Options::new("vm-x86_64").unwrap();
+        let derived = with_shell(&fs::read_to_string(&options.recipe).unwrap()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("recipe.toml");
+        fs::write(&path, derived).unwrap();
+        let recipe = crate::recipe::Recipe::load(&path).unwrap();
+        assert_eq!(recipe.name, "vm-x86_64-shell");
+        assert_eq!(recipe.functions["shell"].reference, "localhost/shell:latest");
     }
 
     #[test]

@@ -14,6 +14,9 @@ use crate::lock;
 /// The gateway's password on disks whose `bothy.toml` the harness wrote.
 pub const PASSWORD: &str = "a-password-for-tests";
 
+/// The image of a function that runs its input with a shell; only in the image of [`shell_case`].
+pub const SHELL_IMAGE: &str = "localhost/shell:latest";
+
 /// How often a test runs when the emulator fails each time.
 const ATTEMPTS: usize = 3;
 
@@ -36,9 +39,18 @@ pub struct Case {
 }
 
 /// Runs a test, again if the emulator failed. Panics when it fails, with the cause and where the consoles are.
-pub fn case(name: &str, mut body: impl FnMut(&mut Case) -> Result<()>) {
+pub fn case(name: &str, body: impl FnMut(&mut Case) -> Result<()>) {
+    run(name, "BOTHY_ARTIFACTS", body);
+}
+
+/// The same with the image that has one function more, [`SHELL_IMAGE`]: it runs what it is sent.
+pub fn shell_case(name: &str, body: impl FnMut(&mut Case) -> Result<()>) {
+    run(name, "BOTHY_SHELL_ARTIFACTS", body);
+}
+
+fn run(name: &str, variable: &str, mut body: impl FnMut(&mut Case) -> Result<()>) {
     let began = Instant::now();
-    let (folder, artifacts, accel) = match prepare(name) {
+    let (folder, artifacts, accel) = match prepare(name, variable) {
         Ok(prepared) => prepared,
         Err(error) => panic!("{name}: {error:#}"),
     };
@@ -76,8 +88,7 @@ pub fn case(name: &str, mut body: impl FnMut(&mut Case) -> Result<()>) {
     }
 }
 
-fn prepare(name: &str) -> Result<(PathBuf, Artifacts, Accel)> {
-    let variable = "BOTHY_ARTIFACTS";
+fn prepare(name: &str, variable: &str) -> Result<(PathBuf, Artifacts, Accel)> {
     let path = std::env::var_os(variable).map(PathBuf::from).with_context(|| {
         format!(
             "{variable} is not set: run this through `cargo bothy test {name}`, which builds the image first"

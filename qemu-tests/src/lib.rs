@@ -9,7 +9,7 @@ mod case;
 mod checks;
 mod lock;
 
-pub use case::{Case, PASSWORD, case};
+pub use case::{Case, PASSWORD, SHELL_IMAGE, case, shell_case};
 pub use checks::{assert_clean, debugfs, journal};
 pub use image::qemu::{Gateway, Mark, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, configuration};
 
