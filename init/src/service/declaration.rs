@@ -90,7 +90,7 @@ pub(crate) const SERVICES: [Declaration; 5] = [
     },
     Declaration {
         name: "nats",
-        command: &["/usr/bin/nats-server", "-a", "127.0.0.1", "-p", "4222", "-js", "-sd", "/var/lib/nats"],
+        command: &["/usr/sbin/nats-server", "-a", "127.0.0.1", "-p", "4222", "-js", "-sd", "/var/lib/nats"],
         user: 900,
         ready: Ready::Tcp(4222),
         files: (65_536, 524_288),
