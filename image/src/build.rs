@@ -193,7 +193,7 @@ fn build(options: &Options, recipe: &Recipe, out: &Path) -> Result<Artifacts> {
         Some(folder) => programs::load(folder)?,
         None => {
             let _step = step("compile the device's programs");
-            programs::build(&options.source, architecture)?
+            programs::build(&options.source, architecture, options.compression)?
         }
     };
     let (lock, apt) = resolve(options, recipe, out)?;

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use crate::error::{Error, Result};
 use crate::recipe::Architecture;
+use crate::squashfs::Compression;
 
 /// The programs and the crates that they are in.
 const PROGRAMS: [(&str, &str); 3] = [("init", "init"), ("stack", "stack"), ("watchdog", "stack")];
@@ -32,15 +33,23 @@ pub fn load(folder: &Path) -> Result<Programs> {
 }
 
 /// Where [`build`] leaves the programs.
-pub fn folder(source: &Path, architecture: Architecture) -> PathBuf {
-    crate::place::target(source).join(architecture.rust_target()).join("device")
+pub fn folder(source: &Path, architecture: Architecture, compression: Compression) -> PathBuf {
+    crate::place::target(source).join(architecture.rust_target()).join(profile(compression))
+}
+
+/// The cargo profile (see the workspace's `Cargo.toml`) for an image of this kind.
+fn profile(compression: Compression) -> &'static str {
+    match compression {
+        Compression::Development => "device",
+        Compression::Release => "device-release",
+    }
 }
 
 /// Builds the programs from the sources below `source`.
 ///
 /// # Errors
 /// cargo fails; what it says has been shown.
-pub fn build(source: &Path, architecture: Architecture) -> Result<Programs> {
+pub fn build(source: &Path, architecture: Architecture, compression: Compression) -> Result<Programs> {
     let target_dir =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| source.join("target"), PathBuf::from);
     let cargo_home =
@@ -82,7 +91,7 @@ pub fn build(source: &Path, architecture: Architecture) -> Result<Programs> {
             stderr,
         });
     }
-    load(&folder(source, architecture))
+    load(&folder(source, architecture, compression))
 }
 
 fn home() -> Option<PathBuf> {

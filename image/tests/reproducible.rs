@@ -9,7 +9,9 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use image::{place, programs, recipe};
+use image::recipe::Architecture;
+use image::squashfs::Compression;
+use image::{place, programs};
 
 /// Somebody who is not us: `nobody` on every distribution.
 const OTHER_USER: u32 = 65534;
@@ -50,7 +52,7 @@ fn programs_compiled_in_another_place_are_the_same_bytes() {
         .env("TZ", "Pacific/Auckland")
         .env("LC_ALL", "C");
     run(build.current_dir(&source));
-    let built = source.join("other target").join(recipe::Architecture::Amd64.rust_target()).join("device");
+    let built = source.join("other target").join(Architecture::Amd64.rust_target()).join("device");
     let second = programs::load(&built).unwrap();
     let bytes = [("init", second.init), ("stack", second.stack), ("watchdog", second.watchdog)];
     for (program, (name, bytes)) in manifest.programs.iter().zip(bytes) {
@@ -76,7 +78,7 @@ fn an_image_built_by_another_user_elsewhere_is_the_same_bytes() {
     std::fs::copy(env!("CARGO_BIN_EXE_bothy"), &tool).unwrap();
     let programs = folder.path().join("programs");
     std::fs::create_dir(&programs).unwrap();
-    let built = programs::folder(&place::source().unwrap(), recipe::Architecture::Amd64);
+    let built = programs::folder(&place::source().unwrap(), Architecture::Amd64, Compression::Development);
     for program in ["init", "stack", "watchdog"] {
         std::fs::copy(built.join(program), programs.join(program)).unwrap();
     }

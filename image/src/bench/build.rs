@@ -38,7 +38,7 @@ pub fn build(options: &Options, runs: usize) -> Result<Vec<Figure>> {
     let recipe = Recipe::load(&options.recipe)?;
     {
         let _step = step("compile the device's programs (not measured)");
-        programs::build(&options.source, recipe.architecture)?;
+        programs::build(&options.source, recipe.architecture, options.compression)?;
     }
     let folder = place::target(&options.source).join("bothy/bench/build");
     if folder.exists() {
