@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use containerd_client::services::v1::{
 use hyper_util::rt::TokioIo;
 use prost_types::Any;
 use tokio::net::UnixStream;
+use tokio::sync::Mutex;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Status};
 
@@ -39,6 +41,8 @@ pub struct Runtime {
 pub struct Containerd {
     pub(super) channel: Channel,
     pub(super) snapshotter: String,
+    /// Held by the one import that runs.
+    pub(super) importing: Arc<Mutex<()>>,
     runtime: Runtime,
 }
 
@@ -57,7 +61,12 @@ impl Containerd {
     pub fn new(socket: PathBuf, snapshotter: String, runtime: Runtime) -> Self {
         // The URI is never used: the connector goes to the socket.
         let endpoint = Endpoint::from(Uri::from_static("http://containerd.invalid"));
-        Self { channel: endpoint.connect_with_connector_lazy(Connector { socket }), snapshotter, runtime }
+        Self {
+            channel: endpoint.connect_with_connector_lazy(Connector { socket }),
+            snapshotter,
+            importing: Arc::default(),
+            runtime,
+        }
     }
 
     /// The runtime's options, for containers and tasks alike.

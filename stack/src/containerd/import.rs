@@ -32,32 +32,44 @@ impl Containerd {
     /// has another version of it, unpacked when it is not.
     pub async fn ensure_image(&self, namespace: &str, reference: &str, baked: &[Layout]) -> Result<Image> {
         let layout = baked.iter().find(|layout| layout.reference == reference);
-        let imported = match layout {
-            None => true,
-            Some(layout) => {
-                let target = self.image_target(namespace, reference).await?;
-                target.is_some_and(|target| target.digest == layout.manifest.digest)
-            }
-        };
-        if imported {
-            let image = self.image(namespace, reference).await?;
-            if self.is_unpacked(namespace, &image).await? {
-                return Ok(image);
-            }
-            return self
-                .under_lease(namespace, &image.chain_id, async |lease| {
-                    self.unpack(namespace, lease, &image).await?;
-                    Ok(image.clone())
-                })
-                .await;
+        if let Some(image) = self.runnable(namespace, reference, layout).await? {
+            return Ok(image);
         }
-        let Some(layout) = layout else {
-            return Err(Error::ImageMissing { reference: reference.to_owned() });
-        };
-        self.under_lease(namespace, &layout.manifest.digest, async |lease| {
-            self.import(namespace, lease, layout).await
-        })
-        .await
+        // One import at a time: two of the same image, or of two that share a layer, would meet in the content store,
+        // where a blob has one writer. Whoever waited finds the work done.
+        let _turn = self.importing.lock().await;
+        if let Some(image) = self.runnable(namespace, reference, layout).await? {
+            return Ok(image);
+        }
+        match layout {
+            Some(layout) => {
+                let import = async |lease: &str| self.import(namespace, lease, layout).await;
+                self.under_lease(namespace, &layout.manifest.digest, import).await
+            }
+            None => {
+                let image = self.image(namespace, reference).await?;
+                let unpack = async |lease: &str| self.unpack(namespace, lease, &image).await;
+                self.under_lease(namespace, &image.config_digest, unpack).await?;
+                Ok(image)
+            }
+        }
+    }
+
+    /// The image, if it is there in the version that is wanted, and unpacked.
+    async fn runnable(
+        &self,
+        namespace: &str,
+        reference: &str,
+        layout: Option<&Layout>,
+    ) -> Result<Option<Image>> {
+        if let Some(layout) = layout {
+            let target = self.image_target(namespace, reference).await?;
+            if target.is_none_or(|target| target.digest != layout.manifest.digest) {
+                return Ok(None);
+            }
+        }
+        let image = self.image(namespace, reference).await?;
+        Ok(self.is_unpacked(namespace, &image).await?.then_some(image))
     }
 
     async fn is_unpacked(&self, namespace: &str, image: &Image) -> Result<bool> {

@@ -137,7 +137,7 @@ impl World {
         let (passwd, group) = (read_file(&mounts, "/etc/passwd"), read_file(&mounts, "/etc/group"));
         let identity = resolve(&image.process.user, &passwd, &group).map_err(unusable)?;
         let (resolv_conf, hosts) = surroundings::refresh(self, self.network.gateway())?;
-        let [stdout, stderr] = surroundings::make_fifos(&self.settings.fifos, &name)?;
+        let ([stdout, stderr], held) = surroundings::make_fifos(&self.settings.fifos, &name)?;
         let paths = Paths {
             netns: self.network.netns(&name),
             resolv_conf,
@@ -154,7 +154,9 @@ impl World {
         ];
         let new = NewContainer { id: &instance.id, image: &image.reference, labels, spec: spec.into_bytes() };
         self.containerd.create_container(namespace, new).await?;
-        self.containerd.start_task(namespace, &instance.id, mounts, &stdout, &stderr).await
+        let started = self.containerd.start_task(namespace, &instance.id, mounts, &stdout, &stderr).await;
+        drop(held);
+        started
     }
 
     /// Ends an instance and removes all of it.

@@ -1,8 +1,9 @@
 //! What an instance finds around it that is not its image's: name files and secrets.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::World;
@@ -55,8 +56,10 @@ pub fn fifos(folder: &Path, instance: &str) -> [PathBuf; 2] {
     ["out", "err"].map(|stream| folder.join(format!("{instance}.{stream}")))
 }
 
-/// Makes an instance's FIFOs, which the log service opens by itself.
-pub fn make_fifos(folder: &Path, instance: &str) -> Result<[PathBuf; 2]> {
+/// Makes an instance's FIFOs, which the log service opens by itself. The files given back keep them open at both ends:
+/// the shim waits for a reader before it starts a process (and gives up after 10 s), and the log service may be away.
+/// Once the process runs the shim holds both ends itself.
+pub fn make_fifos(folder: &Path, instance: &str) -> Result<([PathBuf; 2], [File; 2])> {
     fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })?;
     let paths = fifos(folder, instance);
     for path in &paths {
@@ -67,7 +70,12 @@ pub fn make_fifos(folder: &Path, instance: &str) -> Result<[PathBuf; 2]> {
             return Err(Error::Write { path: path.clone(), source: error.into() });
         }
     }
-    Ok(paths)
+    let open = |path: &PathBuf| {
+        let file = File::options().read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
+        file.map_err(|source| Error::Read { path: path.clone(), source })
+    };
+    let held = [open(&paths[0])?, open(&paths[1])?];
+    Ok((paths, held))
 }
 
 /// Removes an instance's FIFOs; the log service reads out what is in them.

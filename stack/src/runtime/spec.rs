@@ -18,6 +18,10 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// Processes and threads of one function at most.
 const PIDS: i64 = 512;
 
+/// Open files of a process: what select(2) can take. Who wants more raises it, up to our own limit or this.
+const SOFT_FILES: u64 = 1024;
+const MOST_FILES: u64 = 524_288;
+
 /// What of the kernel's files is hidden: they tell of the machine, or of its other users.
 const MASKED: [&str; 10] = [
     "/proc/acpi",
@@ -59,6 +63,7 @@ pub fn specification(
     paths: &Paths,
 ) -> Value {
     let cwd = if process.working_dir.is_empty() { "/" } else { &process.working_dir };
+    let files = most_files();
     let args: Vec<_> = process.entrypoint.iter().chain(&process.cmd).collect();
     json!({
         "ociVersion": "1.0.2",
@@ -69,14 +74,19 @@ pub fn specification(
             "cwd": cwd,
             "capabilities": {"bounding": [], "effective": [], "permitted": []},
             "noNewPrivileges": true,
-            // The soft limit that select(2) can take; who wants more raises it.
-            "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 524_288}],
+            "rlimits": [{"type": "RLIMIT_NOFILE", "soft": SOFT_FILES.min(files), "hard": files}],
         },
         "root": {"path": "rootfs", "readonly": document.read_only_root_filesystem},
         "hostname": document.name,
         "mounts": mounts(document, paths),
         "linux": linux(limits, paths),
     })
+}
+
+/// The runtime may raise no limit above its own where it lacks CAP_SYS_RESOURCE, and it is started as we are.
+fn most_files() -> u64 {
+    let own = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
+    own.map_or(SOFT_FILES, |(_, hard)| hard.min(MOST_FILES))
 }
 
 /// The image's variables, then the request's, which win; `fprocess` is one of them.

@@ -1,0 +1,250 @@
+//! A machine for one test: real containerd and a real gateway, with folders, namespaces and a network of their own.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+
+/// `admin:secret` in base64.
+const BASIC: &str = "Basic YWRtaW46c2VjcmV0";
+
+pub struct Lab {
+    pub folder: PathBuf,
+    programs: PathBuf,
+    containerd: Option<Child>,
+    gateway: Option<Child>,
+    address: SocketAddr,
+}
+
+impl Lab {
+    /// Prepares the folders, and wrappers that run the programs of `BOTHY_ROOTFS` with their own libraries.
+    pub fn new(folder: &Path) -> Self {
+        let root = PathBuf::from(std::env::var_os("BOTHY_ROOTFS").expect(
+            "BOTHY_ROOTFS is not set: it names an unpacked root file system with containerd, crun and nft (run `cargo \
+             bothy test`)",
+        ));
+        let programs = folder.join("bin");
+        fs::create_dir_all(&programs).unwrap();
+        let libraries = root.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH));
+        let loader = fs::read_dir(&libraries)
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("ld-linux"))
+            .expect("BOTHY_ROOTFS has no loader");
+        for (name, program) in [("crun", "usr/bin/crun"), ("nft", "usr/sbin/nft")] {
+            let text = format!(
+                "#!/bin/sh\nexec {} --library-path {} {} \"$@\"\n",
+                loader.display(),
+                libraries.display(),
+                root.join(program).display()
+            );
+            fs::write(programs.join(name), text).unwrap();
+            fs::set_permissions(programs.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        // Go programs that need no library but the C one: the host's is good enough.
+        for name in ["containerd", "containerd-shim-runc-v2"] {
+            std::os::unix::fs::symlink(root.join("usr/bin").join(name), programs.join(name)).unwrap();
+        }
+        fs::create_dir_all(folder.join("credentials")).unwrap();
+        fs::write(folder.join("credentials/basic-auth-user"), "admin\n").unwrap();
+        fs::write(folder.join("credentials/basic-auth-password"), "secret\n").unwrap();
+        fs::write(folder.join("bothy.toml"), "version = 1\n").unwrap();
+        let disabled = [
+            "grpc.v1.cri",
+            "snapshotter.v1.btrfs",
+            "snapshotter.v1.zfs",
+            "snapshotter.v1.devmapper",
+            "snapshotter.v1.aufs",
+            "snapshotter.v1.blockfile",
+            "snapshotter.v1.native",
+            "nri.v1.nri",
+            "tracing.processor.v1.otlp",
+            "internal.v1.tracing",
+            "internal.v1.opt",
+            "internal.v1.restart",
+        ]
+        .map(|plugin| format!("\"io.containerd.{plugin}\""))
+        .join(", ");
+        let state = folder.display();
+        let config = format!(
+            "version = 2\nroot = \"{state}/containerd\"\nstate = \"{state}/run\"\ndisabled_plugins = [{disabled}]\n\
+             [grpc]\naddress = \"{state}/containerd.sock\"\n"
+        );
+        fs::write(folder.join("containerd.toml"), config).unwrap();
+        Self {
+            folder: folder.to_owned(),
+            programs,
+            containerd: None,
+            gateway: None,
+            address: "127.0.0.1:8080".parse().unwrap(),
+        }
+    }
+
+    fn command(&self, program: &Path, log: &str) -> Command {
+        let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.programs.display());
+        let log = fs::File::options().create(true).append(true).open(self.folder.join(log)).unwrap();
+        let mut command = Command::new(program);
+        command.env("PATH", path).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command
+    }
+
+    pub fn start_containerd(&mut self) {
+        let mut command = self.command(&self.programs.join("containerd"), "containerd.log");
+        command.arg("--config").arg(self.folder.join("containerd.toml"));
+        self.containerd = Some(command.spawn().unwrap());
+    }
+
+    pub fn start_gateway(&mut self) {
+        let mut command = self.command(Path::new(env!("CARGO_BIN_EXE_stack")), "gateway.log");
+        command.args(["--log", "info,stack=debug,hyper=warn,h2=warn,netlink_proto=warn", "gateway"]);
+        for (flag, name) in [
+            ("--config", "bothy.toml"),
+            ("--credentials", "credentials"),
+            ("--state", "state"),
+            ("--images", "images"),
+            ("--containerd", "containerd.sock"),
+            ("--fifo-dir", "fifo"),
+            ("--run-dir", "functions"),
+            ("--netns", "netns"),
+            ("--runtime-binary", "bin/crun"),
+            ("--nft", "bin/nft"),
+        ] {
+            command.arg(flag).arg(self.folder.join(name));
+        }
+        command.args(["--listen", &self.address.to_string(), "--ready-timeout", "20s"]);
+        // This kind of host may have no cgroup v2: limits are tested where there is one.
+        command.args(["--shim-cgroup", "", "--cgroup-root", ""]);
+        self.gateway = Some(command.spawn().unwrap());
+    }
+
+    pub fn kill_containerd(&mut self) {
+        let mut child = self.containerd.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    pub fn kill_gateway(&mut self) {
+        let mut child = self.gateway.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// SIGTERM; gives the exit status and the time taken.
+    pub fn stop_gateway(&mut self) -> (Option<i32>, Duration) {
+        let mut child = self.gateway.take().unwrap();
+        let start = Instant::now();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        (child.wait().unwrap().code(), start.elapsed())
+    }
+
+    /// One request; an error is a connection that was refused or broke.
+    pub async fn ask(&self, method: Method, path: &str, body: &str) -> Result<Answer, String> {
+        self.ask_with(method, path, body, &[("authorization", BASIC)]).await
+    }
+
+    pub async fn ask_with(
+        &self,
+        method: Method,
+        path: &str,
+        body: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Answer, String> {
+        let stream = tokio::net::TcpStream::connect(self.address).await.map_err(|e| e.to_string())?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+        let connection = tokio::spawn(connection);
+        let mut request = Request::builder().method(method).uri(path).header("host", "bothy");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
+        let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.map_err(|e| e.to_string())?.to_bytes();
+        connection.abort();
+        Ok(Answer {
+            status: parts.status,
+            headers: parts.headers,
+            text: String::from_utf8_lossy(&body).into_owned(),
+        })
+    }
+
+    /// A request that must be answered so.
+    pub async fn expect(&self, status: u16, method: Method, path: &str, body: &str) -> Answer {
+        let answer =
+            self.ask(method.clone(), path, body).await.unwrap_or_else(|e| panic!("{method} {path}: {e}"));
+        assert_eq!(answer.status, status, "{method} {path} {body}: {}", answer.text);
+        answer
+    }
+
+    /// Waits until a GET is answered with 200 and that text.
+    pub async fn until(&self, path: &str, text: &str, patience: Duration) -> Duration {
+        let start = Instant::now();
+        loop {
+            let last = self.ask(Method::GET, path, "").await;
+            if last.as_ref().is_ok_and(|answer| answer.status == StatusCode::OK && answer.text == text) {
+                return start.elapsed();
+            }
+            let last = last.map(|answer| (answer.status, answer.text));
+            assert!(start.elapsed() < patience, "{path} after {patience:?}: {last:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Processes whose command line begins with that word, in this test's own process namespace.
+    pub fn processes(&self, word: &str) -> Vec<i32> {
+        let numbers =
+            fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
+        let is_it = |pid: &i32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|b| *b == 0).next() == Some(word.as_bytes())
+        };
+        numbers.filter(is_it).collect()
+    }
+
+    /// Everything on the machine that an instance could have left behind.
+    pub async fn leftovers(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for folder in
+            ["netns", "fifo", "state/functions/openfaas-fn", "run/io.containerd.runtime.v2.task/openfaas-fn"]
+        {
+            let entries = fs::read_dir(self.folder.join(folder)).into_iter().flatten().flatten();
+            found.extend(entries.map(|entry| entry.path().display().to_string()));
+        }
+        let links = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+        found.extend(
+            links.filter_map(|e| e.file_name().into_string().ok()).filter(|name| name.starts_with("of0-")),
+        );
+        let runtime = stack::containerd::Runtime { binary: String::new(), shim_cgroup: String::new() };
+        let socket = self.folder.join("containerd.sock");
+        let containerd = stack::containerd::Containerd::new(socket, "overlayfs".into(), runtime);
+        let containers = containerd.containers_of("openfaas-fn", None).await.unwrap();
+        found.extend(containers.into_iter().map(|container| format!("container {}", container.id)));
+        let snapshots = containerd.instance_snapshots("openfaas-fn").await.unwrap();
+        found.extend(snapshots.into_iter().map(|name| format!("snapshot {name}")));
+        found.extend(self.processes("/watchdog").into_iter().map(|pid| format!("process {pid}")));
+        found
+    }
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: hyper::HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
+    }
+}

@@ -1,0 +1,111 @@
+//! A function image for the tests: the watchdog that cargo just built, a few of the host's programs, and the
+//! libraries that both need, as an OCI layout.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+/// Programs of the host that go into the image.
+const PROGRAMS: [&str; 5] = ["/bin/cat", "/bin/sh", "/bin/sleep", "/usr/bin/env", "/usr/bin/id"];
+
+/// Writes a layout whose image runs the watchdog as `app` (uid 1000) and prints `answer` by default.
+pub fn write(folder: &Path, reference: &str, answer: &str, architecture: &str) {
+    let layer = tar(answer);
+    let config = json!({
+        "architecture": architecture, "os": "linux",
+        "config": {"Entrypoint": ["/watchdog"], "User": "app", "Env": ["fprocess=/bin/cat /answer", "FROM_IMAGE=1"]},
+        "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
+        "history": [{"created_by": "test"}],
+    })
+    .to_string()
+    .into_bytes();
+    let descriptor = |kind: &str, bytes: &[u8]| json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "digest": digest(bytes), "size": bytes.len()});
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": descriptor("config.v1+json", &config),
+        "layers": [descriptor("layer.v1.tar", &layer)],
+    })
+    .to_string()
+    .into_bytes();
+    let mut named = descriptor("manifest.v1+json", &manifest);
+    named["annotations"] = json!({"org.opencontainers.image.ref.name": reference});
+    let blobs = folder.join("blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    for bytes in [&layer, &config, &manifest] {
+        fs::write(blobs.join(digest(bytes).trim_start_matches("sha256:")), bytes).unwrap();
+    }
+    fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    fs::write(folder.join("index.json"), json!({"schemaVersion": 2, "manifests": [named]}).to_string())
+        .unwrap();
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+fn tar(answer: &str) -> Vec<u8> {
+    let mut tar = Vec::new();
+    let mut folders = BTreeSet::new();
+    let mut add = |path: &str, mode: u32, bytes: &[u8]| {
+        for folder in Path::new(path).ancestors().skip(1).collect::<Vec<_>>().into_iter().rev() {
+            let name = folder.to_str().unwrap();
+            if !name.is_empty() && folders.insert(name.to_owned()) {
+                entry(&mut tar, &format!("{name}/"), 0o755, b'5', b"");
+            }
+        }
+        entry(&mut tar, path, mode, b'0', bytes);
+    };
+    add("answer", 0o644, answer.as_bytes());
+    add("etc/passwd", 0o644, b"root:x:0:0:::\napp:x:1000:1000:::\n");
+    for empty in ["proc", "sys", "dev", "tmp"] {
+        let mode = if empty == "tmp" { 0o1777 } else { 0o755 };
+        add(&format!("{empty}/.keep"), mode, b"");
+    }
+    let watchdog = PathBuf::from(env!("CARGO_BIN_EXE_watchdog"));
+    let mut files = BTreeSet::new();
+    for program in PROGRAMS.iter().map(PathBuf::from).chain([watchdog.clone()]) {
+        files.extend(libraries(&program));
+        if program != watchdog {
+            files.insert(program);
+        }
+    }
+    add("watchdog", 0o755, &fs::read(&watchdog).unwrap());
+    for file in files {
+        add(file.to_str().unwrap().trim_start_matches('/'), 0o755, &fs::read(&file).unwrap());
+    }
+    tar.extend([0; 1024]);
+    tar
+}
+
+/// The libraries of a program, as the host's loader finds them.
+fn libraries(program: &Path) -> Vec<PathBuf> {
+    let output = Command::new("ldd").arg(program).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+}
+
+/// One ustar entry (POSIX.1-1988): a header of 512 bytes, then the content in blocks of 512.
+fn entry(tar: &mut Vec<u8>, name: &str, mode: u32, kind: u8, bytes: &[u8]) {
+    let mut header = [0_u8; 512];
+    let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
+    assert!(name.len() < 100, "{name}");
+    put(0, name);
+    put(100, &format!("{mode:07o}"));
+    put(108, "0000000");
+    put(116, "0000000");
+    put(124, &format!("{:011o}", bytes.len()));
+    put(136, "00000000000");
+    put(148, "        ");
+    put(257, "ustar\x0000");
+    header[156] = kind;
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    tar.extend(header);
+    tar.extend(bytes);
+    tar.extend(vec![0; bytes.len().next_multiple_of(512) - bytes.len()]);
+}
