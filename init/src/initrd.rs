@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
+use std::panic::catch_unwind;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -40,11 +41,12 @@ pub(crate) fn is_here() -> bool {
 
 /// Runs the stage; the process goes on as `/sbin/init` of the root.
 pub(crate) fn run() -> ! {
-    let error = match stage() {
-        Ok(never) => match never {},
-        Err(error) => error,
+    let why = match catch_unwind(stage) {
+        Ok(Ok(never)) => match never {},
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "a fault in init".to_owned(),
     };
-    alarm(&format!("cannot start from this disk: {error}"));
+    alarm(&format!("cannot start from this disk: {why}"));
     say(&format!("bothy: restarting in {} s", FAILURE_SHOWN.as_secs()));
     std::thread::sleep(FAILURE_SHOWN);
     power::end(Ending::Reboot)
@@ -54,6 +56,7 @@ fn stage() -> Result<std::convert::Infallible> {
     for mount in mounts::FIRST {
         mount.mount()?;
     }
+    kmsg(Level::Info, "initrd stage begins");
     let hash = CommandLine::read()?.root_hash()?;
     let listener = Listener::open()?;
     let index = Index::of_kernel();

@@ -63,6 +63,7 @@ pub(crate) fn run() -> ! {
             alarm(&format!("{}: {error}", phase.name));
         }
     }
+    kmsg(Level::Info, "pid 1 is set up");
     let mut keeper = Keeper::default();
     loop {
         // What is thrown away is at most one event; what PID 1 knows stays.

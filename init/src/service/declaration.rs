@@ -34,6 +34,8 @@ pub(crate) struct Declaration {
     pub user: u32,
     /// Services that must be ready before this one starts.
     pub after: &'static [&'static str],
+    /// How long it waits for them at most, if it can do without.
+    pub after_limit: Option<Duration>,
     /// How it says that it is ready.
     pub ready: Ready,
     /// How long it may take to be ready. Generous: the slowest board with a worn card is still starting, not broken.
@@ -56,6 +58,7 @@ const BASE: Declaration = Declaration {
     environment: &[],
     user: 0,
     after: &[],
+    after_limit: None,
     ready: Ready::Notify,
     start_limit: Duration::from_secs(90),
     stop_limit: Duration::from_secs(5),
@@ -69,12 +72,15 @@ const BASE: Declaration = Declaration {
 /// Name of the journal service.
 pub(crate) const JOURNALD: &str = "journald";
 
-/// The services, in the order of starting; they stop in reverse. None waits for another: journald's sockets are
-/// there before it is, and everyone else's client tries again.
+/// The services, in the order of starting. None needs another one to be there first: journald's sockets are bound
+/// before it is, and everyone else's client tries again.
 pub(crate) const SERVICES: [Declaration; 5] = [
     Declaration {
         name: JOURNALD,
         command: &["/usr/lib/systemd/systemd-journald"],
+        // Lines wait in its sockets; containerd is what a function waits for, and gets the processor first.
+        after: &["containerd"],
+        after_limit: Some(Duration::from_secs(5)),
         oom_score: -250,
         stop_limit: Duration::from_secs(3),
         journal_sockets: true,
@@ -119,10 +125,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dependencies_are_earlier_services() {
+    fn hard_dependencies_are_earlier_services() {
         let mut earlier = Vec::new();
         for service in SERVICES {
-            assert!(service.after.iter().all(|name| earlier.contains(name)), "{}", service.name);
+            let known = |name| earlier.contains(name) || service.after_limit.is_some();
+            assert!(service.after.iter().all(known), "{}", service.name);
             assert!(service.command[0].starts_with("/usr/"));
             earlier.push(service.name);
         }

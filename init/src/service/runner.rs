@@ -72,9 +72,8 @@ impl Runner {
         self.board.service(name, |service| service.state = State::Waiting);
         loop {
             if adopted.is_none() {
-                let ready = self.board.until(|s| self.declaration.after.iter().all(|name| s.is_ready(name)));
                 tokio::select! {
-                    () = ready => {}
+                    () = self.wait_for_others() => {}
                     () = asked(&mut stop) => break,
                 }
             }
@@ -97,6 +96,17 @@ impl Runner {
         }
         let _ = std::fs::remove_file(self.record());
         self.board.service(name, |service| (service.state, service.pid) = (State::Stopped, None));
+    }
+
+    /// Waits for what must be ready before, as long as it matters.
+    async fn wait_for_others(&self) {
+        let ready = self.board.until(|s| self.declaration.after.iter().all(|name| s.is_ready(name)));
+        match self.declaration.after_limit {
+            Some(limit) => {
+                let _ = tokio::time::timeout(limit, ready).await;
+            }
+            None => ready.await,
+        }
     }
 
     /// One process from start to end.
@@ -370,8 +380,15 @@ mod tests {
             assert_eq!(scene.of("second").state, State::Waiting);
             scene.board.service("first", |service| service.state = State::Ready);
             scene.until("second", State::Ready).await;
+            // One that can do without waits for a while only.
+            let mut runner = scene.runner("third", TCP_COMMAND, ready);
+            (runner.declaration.after, runner.declaration.after_limit) =
+                (&["never"], Some(Duration::from_millis(50)));
+            let third = tokio::task::spawn_local(runner.run(scene.stop.subscribe()));
+            scene.until("third", State::Ready).await;
             scene.stop.send_replace(true);
             task.await.unwrap();
+            third.await.unwrap();
         });
     }
 

@@ -195,9 +195,12 @@ impl Machine {
         let name = match configured {
             Some(name) => name.to_string(),
             None => {
-                let mut looked = self.devices.looked();
-                let _ = tokio::time::timeout(CARD_LIMIT, looked.wait_for(|looked| *looked)).await;
-                identity::own_name(net::first_mac(Path::new("/sys/class/net")), &id)
+                let class = Path::new("/sys/class/net");
+                if net::first_mac(class).is_none() {
+                    let mut looked = self.devices.looked();
+                    let _ = tokio::time::timeout(CARD_LIMIT, looked.wait_for(|looked| *looked)).await;
+                }
+                identity::own_name(net::first_mac(class), &id)
             }
         };
         if let Err(error) = identity::set_hostname(&name) {

@@ -80,7 +80,7 @@ pub(super) async fn boot(machine: &Rc<Machine>) {
         }
         let begin = Instant::now();
         (phase.run)(machine).await;
-        tracing::debug!("phase {} took {} ms", phase.name, begin.elapsed().as_millis());
+        tracing::info!("phase {} took {} ms", phase.name, begin.elapsed().as_millis());
     }
 }
 

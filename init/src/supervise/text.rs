@@ -28,9 +28,9 @@ pub(super) fn screen(status: &Status, made: Option<&(String, String)>) -> String
     let health = if status.healthy { "healthy" } else { "not healthy" };
     let name = if status.hostname.is_empty() { "(no name yet)" } else { &status.hostname };
     let _ = writeln!(text, "{name}  {}  {health}", net::url(status.address.as_deref()));
-    let _ = writeln!(text, "  network   {}", or(&status.network, "starting"));
-    let _ = writeln!(text, "  data      {}", or(&status.data, "not mounted yet"));
-    let _ = writeln!(text, "  config    {}", or(&status.config, "not read yet"));
+    let _ = writeln!(text, "  network    {}", or(&status.network, "starting"));
+    let _ = writeln!(text, "  data       {}", or(&status.data, "not mounted yet"));
+    let _ = writeln!(text, "  config     {}", or(&status.config, "not read yet"));
     for service in &status.services {
         let state = match service.state {
             State::Waiting => "waiting",
@@ -40,7 +40,7 @@ pub(super) fn screen(status: &Status, made: Option<&(String, String)>) -> String
             State::Stopping => "stopping",
             State::Stopped => "stopped",
         };
-        let _ = write!(text, "  {:<10}{state}", service.name);
+        let _ = write!(text, "  {:<11}{state}", service.name);
         if service.restarts > 0 {
             let _ = write!(text, ", {} restarts", service.restarts);
         }
@@ -50,7 +50,7 @@ pub(super) fn screen(status: &Status, made: Option<&(String, String)>) -> String
         text.push('\n');
     }
     if let Some((user, password)) = made {
-        let _ = writeln!(text, "  login     {user} / {password}  (made on this device)");
+        let _ = writeln!(text, "  login      {user} / {password}  (made on this device)");
     }
     for trouble in status.troubles() {
         let _ = writeln!(text, "{}", problem(&trouble));
@@ -84,7 +84,7 @@ mod tests {
         let nats = Service { name: "nats".into(), state: State::Failed, pid: None, restarts: 2, last_error };
         let status = Status { services: vec![nats], ..Status::default() };
         let text = screen(&status, Some(&("admin".into(), "secret".into())));
-        assert!(text.contains("  nats      failed, 2 restarts, last: ended with exit status 1\n"), "{text}");
+        assert!(text.contains("  nats       failed, 2 restarts, last: ended with exit status 1\n"), "{text}");
         assert!(
             text.contains("admin / secret") && text.contains("bothy: problem: service nats: ended"),
             "{text}"
