@@ -357,6 +357,7 @@ impl Actor {
         self.save(Document { replicas, ..document }).await?;
         if replicas == 0 {
             self.stop_serving().await;
+            self.clear_all().await?;
         }
         Ok(())
     }
@@ -375,10 +376,13 @@ impl Actor {
             self.function.set_document(None);
         }
         self.stop_serving().await;
+        Ok(self.clear_all().await?)
+    }
+
+    /// Removes every instance. What cannot be removed now is tried again by `converge`; the caller's wish is on disk.
+    async fn clear_all(&mut self) -> Result<()> {
         let instances = self.world.instances(&self.function.key).await?;
-        if self.clear(&instances, None).await.is_some() {
-            tracing::warn!("{} is deleted; what is left of it is removed later", self.function.key);
-        }
+        self.clear(&instances, None).await;
         Ok(())
     }
 

@@ -25,6 +25,8 @@ fn inside(name: &str, body: impl AsyncFnOnce(Lab)) {
         // enough for everything but limits. Seen by this mount namespace alone.
         let (none, kind) = (None::<&str>, Some("cgroup2"));
         nix::mount::mount(Some("none"), "/sys/fs/cgroup", kind, nix::mount::MsFlags::empty(), none).unwrap();
+        // Sockets of the shims and records of crun go there.
+        nix::mount::mount(Some("none"), "/run", Some("tmpfs"), nix::mount::MsFlags::empty(), none).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (connection, handle, _) = rtnetlink::new_connection().unwrap();
