@@ -118,7 +118,9 @@ impl Machine {
         }
         if let Some(disk) = &self.disk {
             add("-drive", drive("if=none,id=disk,format=raw,discard=unmap,detect-zeroes=unmap", disk.path()));
-            add("-device", "virtio-blk-pci,drive=disk,bootindex=0".into());
+            // Of a kernel that it loads itself QEMU says the same: first.
+            let first = if matches!(self.boot, Boot::Firmware(_)) { ",bootindex=0" } else { "" };
+            add("-device", format!("virtio-blk-pci,drive=disk{first}").into());
         }
         if self.network {
             add("-netdev", format!("user,id=net,hostfwd=tcp:127.0.0.1:{port}-:8080").into());

@@ -101,7 +101,8 @@ impl Running {
         let emulated = machine.accel == Accel::Tcg || machine.counted;
         let stream = console_socket.accept(&mut child.0, &errors)?;
         let console = Console::attach(stream, &machine.console_log(), began, emulated)?;
-        let monitor = Monitor::attach(monitor_socket.accept(&mut child.0, &errors)?)?;
+        let monitor = monitor_socket.accept(&mut child.0, &errors).and_then(Monitor::attach);
+        let monitor = monitor.map_err(|error| ended_soon(&mut child.0, &errors).unwrap_or(error))?;
         Ok(Self { child, monitor, console, errors, began, port, _sockets: sockets })
     }
 
@@ -242,6 +243,18 @@ impl Running {
         }
         result
     }
+}
+
+/// QEMU's own words, if a connection broke because it ended.
+fn ended_soon(child: &mut Child, errors: &Path) -> Option<Error> {
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(1) {
+        if let Ok(Some(status)) = child.try_wait() {
+            return Some(Error::Ended { status, stderr: said(errors) });
+        }
+        std::thread::sleep(TICK);
+    }
+    None
 }
 
 /// What QEMU said, for messages.
