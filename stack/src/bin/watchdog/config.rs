@@ -1,5 +1,6 @@
 //! The environment that configures the watchdog (the of-watchdog's names and defaults).
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::duration;
@@ -12,8 +13,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub enum Mode {
     /// Started for each request; its pipes are the bodies.
     Streaming,
-    /// Started once; requests are passed on to this address (`host:port`).
-    Http(String),
+    /// Started once; requests are passed on to this address.
+    Http(SocketAddr),
 }
 
 /// A configuration that can work.
@@ -78,10 +79,12 @@ impl Config {
                 let url = text("http_upstream_url").or_else(|| text("upstream_url"));
                 let url =
                     url.ok_or("upstream_url is not set, expected where the function's program listens")?;
-                Mode::Http(
-                    authority(&url)
-                        .ok_or_else(|| format!("upstream_url={url}: expected http://host:port"))?,
-                )
+                let wrong = || {
+                    format!(
+                        "upstream_url={url}: expected http://127.0.0.1:PORT, localhost, or another address"
+                    )
+                };
+                Mode::Http(address(&url).ok_or_else(wrong)?)
             }
             Some(other) => return Err(format!("mode={other}: expected streaming or http")),
         };
@@ -106,15 +109,18 @@ impl Config {
     }
 }
 
-/// `host:port` of an `http://` address.
-fn authority(url: &str) -> Option<String> {
-    let rest = url.strip_prefix("http://")?;
-    let authority = rest.split('/').next().filter(|text| !text.is_empty())?;
-    let port = authority.rsplit_once(':').map(|(_, port)| port);
-    Some(match port {
-        Some(port) => port.parse::<u16>().ok().map(|_| authority.to_owned())?,
-        None => format!("{authority}:80"),
-    })
+/// The address of an `http://` URL. Names other than `localhost` are refused: the program is in the same container,
+/// and a resolver would be a good part of this program.
+fn address(url: &str) -> Option<SocketAddr> {
+    let authority = url.strip_prefix("http://")?.split('/').next()?;
+    let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    match authority.strip_prefix("localhost") {
+        Some("") => Some(local(80)),
+        Some(port) => port.strip_prefix(':')?.parse().ok().map(local),
+        None => {
+            authority.parse().ok().or_else(|| Some(SocketAddr::new(authority.parse::<IpAddr>().ok()?, 80)))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -151,7 +157,12 @@ mod tests {
             ("suppress_lock", "true"),
         ])
         .unwrap();
-        assert_eq!(config.mode, Mode::Http("127.0.0.1:3000".into()));
+        assert_eq!(config.mode, Mode::Http(([127, 0, 0, 1], 3000).into()));
+        assert_eq!(address("http://localhost/x"), Some(([127, 0, 0, 1], 80).into()));
+        assert_eq!(address("http://[::1]:5000"), "[::1]:5000".parse().ok());
+        for bad in ["localhost:1", "http://", "http://localhost:x", "http://example.org"] {
+            assert_eq!(address(bad), None, "{bad}");
+        }
         assert_eq!(config.exec_timeout, None);
         assert_eq!(config.write_timeout, Duration::from_secs(60));
         assert_eq!(config.max_inflight, Some(4));

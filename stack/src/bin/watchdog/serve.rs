@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::process::ExitStatus;
 use std::rc::Rc;
 use std::time::Duration;
@@ -65,11 +66,13 @@ pub async fn run(config: Config) -> Result<u8, String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| format!("signals: {e}"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| format!("signals: {e}"))?;
     let listen = |port: u16| async move {
-        TcpListener::bind(("0.0.0.0", port)).await.map_err(|e| format!("listen on port {port}: {e}"))
+        TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], port)))
+            .await
+            .map_err(|e| format!("listen on port {port}: {e}"))
     };
     let listener = listen(config.port).await?;
     let upstream = match &config.mode {
-        Mode::Http(address) => Some(Upstream::new(address.clone())),
+        Mode::Http(address) => Some(Upstream::new(*address)),
         Mode::Streaming => None,
     };
     let mut child = match upstream {

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -36,15 +37,15 @@ type Outgoing = http_body_util::combinators::UnsyncBoxBody<Bytes, Problem>;
 
 /// The program's server and the connections to it.
 pub struct Upstream {
-    address: String,
+    address: SocketAddr,
     idle: Rc<RefCell<Vec<SendRequest<Outgoing>>>>,
     /// It has taken a connection once: from then on a refusal means something.
     warm: Cell<bool>,
 }
 
 impl Upstream {
-    /// A server at `host:port`.
-    pub fn new(address: String) -> Self {
+    /// A server at an address.
+    pub fn new(address: SocketAddr) -> Self {
         Self { address, idle: Rc::default(), warm: Cell::new(false) }
     }
 
@@ -53,14 +54,14 @@ impl Upstream {
         if self.warm.get() {
             return true;
         }
-        let connected = TcpStream::connect(&self.address).await.is_ok();
+        let connected = TcpStream::connect(self.address).await.is_ok();
         self.warm.set(connected);
         connected
     }
 
     /// The status of a GET of the program's own readiness path.
     pub async fn status_of(&self, path: &str) -> Option<StatusCode> {
-        let request = Request::get(path).header(HOST, &self.address);
+        let request = Request::get(path).header(HOST, self.address.to_string());
         let request = request.body(Empty::new().map_err(|never| match never {}).boxed_unsync()).ok()?;
         let sent = timeout(PROBE, async {
             let mut sender = self.connect(Instant::now()).await.ok()?;
@@ -85,7 +86,7 @@ impl Upstream {
             parts.headers.remove(UPGRADE);
         }
         if !parts.headers.contains_key(HOST)
-            && let Ok(host) = HeaderValue::try_from(&self.address)
+            && let Ok(host) = HeaderValue::try_from(self.address.to_string())
         {
             parts.headers.insert(HOST, host);
         }
@@ -172,7 +173,7 @@ impl Upstream {
 
     async fn connect(&self, patience: Instant) -> Result<SendRequest<Outgoing>, String> {
         let stream = loop {
-            match TcpStream::connect(&self.address).await {
+            match TcpStream::connect(self.address).await {
                 Ok(stream) => break stream,
                 // It is being started: the first call waits for it.
                 Err(error)
