@@ -142,6 +142,8 @@ pub(crate) struct Mounted {
     pub target: PathBuf,
     /// File system.
     pub kind: String,
+    /// Device, or what stands for it.
+    pub source: String,
 }
 
 /// Reads `/proc/self/mountinfo` (proc(5)), in the order of mounting.
@@ -149,7 +151,9 @@ pub(crate) fn mounted(mountinfo: &str) -> Vec<Mounted> {
     let line = |line: &str| {
         let (before, after) = line.split_once(" - ")?;
         let target = unescape(before.split(' ').nth(4)?);
-        Some(Mounted { target: target.into(), kind: after.split(' ').next()?.to_owned() })
+        let mut words = after.split(' ');
+        let (kind, source) = (words.next()?.to_owned(), unescape(words.next()?));
+        Some(Mounted { target: target.into(), kind, source })
     };
     mountinfo.lines().filter_map(line).collect()
 }
@@ -248,7 +252,10 @@ broken line
         let mounts = mounted(INFO);
         assert_eq!(mounts.len(), 7);
         assert!(mounts[5].target.ends_with("a b/rootfs"));
-        assert_eq!(mounts[4], Mounted { target: "/var".into(), kind: "ext4".into() });
+        assert_eq!(
+            mounts[4],
+            Mounted { target: "/var".into(), kind: "ext4".into(), source: "/dev/vda4".into() }
+        );
     }
 
     #[test]

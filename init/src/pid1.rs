@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::cgroup;
 use crate::console::{Level, alarm, kmsg};
 use crate::error::{Error, Result};
+use crate::file;
 use crate::link::{self, Report, ToPid1, ToSupervisor};
 use crate::mounts;
 use crate::power::{self, Ending};
@@ -37,9 +38,10 @@ const SIGNALS: [i32; 7] =
     [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGPWR, libc::SIGHUP];
 
 /// Early phases of PID 1, by name, in order.
-pub(crate) const PHASES: [Phase; 6] = [
+pub(crate) const PHASES: [Phase; 7] = [
     Phase { name: "signals and Ctrl-Alt-Del", run: own_keys },
     Phase { name: "kernel file systems", run: kernel_file_systems },
+    Phase { name: "protection from the memory killer", run: protect },
     Phase { name: "device links", run: device_links },
     Phase { name: "cgroup tree", run: cgroup::make_tree },
     Phase { name: "shared mounts", run: mounts::share_root },
@@ -91,6 +93,11 @@ fn kernel_file_systems() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The supervisor inherits it; services set their own.
+fn protect() -> Result<()> {
+    file::poke("/proc/self/oom_score_adj", "-1000")
 }
 
 /// What udev would link.

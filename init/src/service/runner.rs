@@ -1,5 +1,6 @@
 //! One service's life: wait, start, ready, end, again; and its stop.
 
+use std::cell::RefCell;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -53,8 +54,8 @@ pub(crate) struct Runner {
     pub board: Board,
     /// Ends of adopted processes.
     pub reaped: Reaped,
-    /// Journald's sockets, for the service that gets them.
-    pub sockets: Option<Rc<JournalSockets>>,
+    /// Journald's sockets, for the service that gets them. Bound here where an earlier supervisor's went with it.
+    pub sockets: RefCell<Option<Rc<JournalSockets>>>,
 }
 
 /// How a process's time ended.
@@ -168,7 +169,12 @@ impl Runner {
         if let Some(group) = &group {
             group.make().map_err(|error| error.to_string())?;
         }
-        let sockets: Vec<RawFd> = self.sockets.iter().flat_map(|sockets| sockets.numbers()).collect();
+        let mut held = self.sockets.borrow_mut();
+        if self.declaration.journal_sockets && held.is_none() {
+            let bound = JournalSockets::bind(&self.place.journal).map_err(|error| error.to_string())?;
+            *held = Some(Rc::new(bound));
+        }
+        let sockets: Vec<RawFd> = held.iter().flat_map(|sockets| sockets.numbers()).collect();
         let who =
             spawn::spawn(&self.declaration, group.as_ref(), probe.socket(), &sockets, &self.place.journal)
                 .map_err(|error| error.to_string())?;
@@ -289,7 +295,7 @@ mod tests {
             let run = self.folder.path().to_owned();
             let place = Place { run: run.clone(), groups: None, journal: run.join("journal") };
             let (board, reaped) = (self.board.clone(), self.reaped.clone());
-            Runner { declaration, place, board, reaped, sockets: None }
+            Runner { declaration, place, board, reaped, sockets: RefCell::default() }
         }
 
         fn of(&self, name: &str) -> crate::board::Service {

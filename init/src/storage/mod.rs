@@ -37,9 +37,13 @@ pub(crate) fn boot_disk() -> Result<String> {
 
 /// Mounts `/var`, with its skeleton. Never fails: without a disk it is in memory.
 pub(crate) fn mount_data() -> Data {
-    let data = if mounts::is_mounted("/var") {
-        // A supervisor before this one did it.
-        Data::Disk("mounted".to_owned())
+    let before = mounts::mounted(&crate::file::read("/proc/self/mountinfo").unwrap_or_default());
+    // A supervisor before this one may have done it.
+    let data = if let Some(mount) = before.iter().find(|mount| mount.target == Path::new("/var")) {
+        match mount.source.strip_prefix("/dev/") {
+            Some(part) => Data::Disk(part.to_owned()),
+            None => Data::Memory("no disk could be used when the machine started".to_owned()),
+        }
     } else {
         match boot_disk().and_then(|disk| on_disk(&disk)) {
             Ok(part) => Data::Disk(part),

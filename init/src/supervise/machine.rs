@@ -221,7 +221,7 @@ impl Machine {
         }
         for declaration in SERVICES.into_iter().filter(|service| names.contains(&service.name)) {
             let name = declaration.name;
-            let sockets = self.sockets.borrow().clone().filter(|_| declaration.journal_sockets);
+            let sockets = RefCell::new(self.sockets.borrow().clone().filter(|_| declaration.journal_sockets));
             let (board, reaped) = (self.board.clone(), self.reaped.clone());
             let runner = Runner { declaration, place: place(), board, reaped, sockets };
             let (stop, asked) = watch::channel(false);
