@@ -164,7 +164,7 @@ impl Actor {
         }
         let current = match (wanted, found) {
             (None, _) => {
-                self.function.set_state(State::Idle);
+                self.function.rest();
                 None
             }
             (Some(_), Some(found)) if self.serving.is_some() => Some(found),
@@ -277,6 +277,10 @@ impl Actor {
             }
             Command::Scale { replicas, reply } => {
                 let outcome = self.scale(replicas).await;
+                if outcome.is_err() && !old_wants(self.document.as_ref()) {
+                    // A call that woke it must not wait for what will not come.
+                    self.function.set_state(State::Idle);
+                }
                 if let Some(reply) = reply {
                     let _ = reply.send(outcome);
                 }

@@ -164,6 +164,17 @@ impl Function {
         self.state.send_replace(state);
     }
 
+    /// It should not run. A call may have woken it a moment ago: its wish is in the mailbox, and stands.
+    pub(super) fn rest(&self) {
+        self.state.send_if_modified(|state| {
+            let over = matches!(state, State::Ready(_) | State::Failed(_));
+            if over {
+                *state = State::Idle;
+            }
+            over
+        });
+    }
+
     pub(super) fn set_document(&self, document: Option<Document>) {
         *self.document.lock().unwrap_or_else(PoisonError::into_inner) = document.map(Arc::new);
     }

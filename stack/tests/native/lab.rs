@@ -126,6 +126,14 @@ impl Lab {
         self.gateway = Some(command.spawn().unwrap());
     }
 
+    /// Starts the log service; it ends with the test.
+    pub fn start_log(&self) {
+        let mut command = self.command(Path::new(env!("CARGO_BIN_EXE_stack")), "log.log");
+        command.arg("log").arg("--fifo-dir").arg(self.folder.join("fifo"));
+        command.arg("--journal").arg(self.folder.join("journal"));
+        drop(command.spawn().unwrap());
+    }
+
     pub fn kill_containerd(&mut self) {
         let mut child = self.containerd.take().unwrap();
         child.kill().unwrap();

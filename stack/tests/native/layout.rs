@@ -62,9 +62,8 @@ fn tar(answer: &str) -> Vec<u8> {
     };
     add("answer", 0o644, answer.as_bytes());
     add("etc/passwd", 0o644, b"root:x:0:0:::\napp:x:1000:1000:::\n");
-    for empty in ["proc", "sys", "dev", "tmp"] {
-        let mode = if empty == "tmp" { 0o1777 } else { 0o755 };
-        add(&format!("{empty}/.keep"), mode, b"");
+    for empty in ["proc", "sys", "dev"] {
+        add(&format!("{empty}/.keep"), 0o644, b"");
     }
     let watchdog = PathBuf::from(env!("CARGO_BIN_EXE_watchdog"));
     let mut files = BTreeSet::new();
@@ -78,6 +77,7 @@ fn tar(answer: &str) -> Vec<u8> {
     for file in files {
         add(file.to_str().unwrap().trim_start_matches('/'), 0o755, &fs::read(&file).unwrap());
     }
+    entry(&mut tar, "tmp/", 0o1777, b'5', b"");
     tar.extend([0; 1024]);
     tar
 }

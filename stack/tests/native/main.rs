@@ -255,6 +255,91 @@ fn refusals_and_surroundings() {
     });
 }
 
+#[test]
+fn calls_and_output() {
+    inside("calls_and_output", async |mut lab| {
+        image(&lab, "one", "here\n");
+        let journal = std::os::unix::net::UnixDatagram::bind(lab.folder.join("journal")).unwrap();
+        journal.set_read_timeout(Some(PATIENCE)).unwrap();
+        lab.start_containerd();
+        lab.start_gateway();
+        ready(&lab).await;
+        // Started without a log service: its first lines wait for one.
+        let body = json!({"service": "talk", "image": IMAGE, "envProcess": "/bin/sh", "envVars": {"prefix_logs": "false"}});
+        lab.expect(200, Method::POST, "/system/functions", &body.to_string()).await;
+        lab.expect(200, Method::POST, "/function/talk", "echo some words >&2; echo answer").await;
+        lab.start_log();
+        let mut entry = vec![0; 1 << 16];
+        let n = journal.recv(&mut entry).unwrap();
+        let entry = String::from_utf8_lossy(&entry[..n]).into_owned();
+        for part in
+            ["some words\n", "SYSLOG_IDENTIFIER=openfaas-fn:talk\n", "BOTHY_STREAM=err\n", "PRIORITY=3\n"]
+        {
+            assert!(entry.contains(part), "{part}: {entry}");
+        }
+
+        let body = json!({"service": "echo", "image": IMAGE, "envProcess": "/bin/cat"}).to_string();
+        lab.expect(200, Method::POST, "/system/functions", &body).await;
+        let large = "0123456789abcdef".repeat(1 << 20);
+        let answer = lab.expect(200, Method::POST, "/function/echo", &large).await;
+        assert!(answer.text == large, "{} of {} bytes came back", answer.text.len(), large.len());
+        let env = json!({"service": "env", "image": IMAGE, "envProcess": "/usr/bin/env"}).to_string();
+        lab.expect(200, Method::POST, "/system/functions", &env).await;
+        let headers =
+            [("x-call-id", "mine"), ("connection", "x-hop"), ("x-hop", "1"), ("authorization", "Bearer t")];
+        let answer = lab.ask_with(Method::GET, "/function/env", "", &headers).await.unwrap();
+        assert_eq!(answer.headers["x-call-id"], "mine");
+        for line in ["Http_X_Call_Id=mine", "Http_X_Forwarded_Host=bothy", "Http_Authorization=Bearer t"] {
+            assert!(answer.text.lines().any(|l| l == line), "{line}: {}", answer.text);
+        }
+        assert!(answer.text.contains("Http_X_Forwarded_For=127.0.0.1:"), "{}", answer.text);
+        assert!(!answer.text.contains("Http_X_Hop"), "{}", answer.text);
+        for (method, path, status) in [
+            (Method::TRACE, "/function/env", 405),
+            (Method::GET, "/nothing", 404),
+            (Method::POST, "/healthz", 405),
+            (Method::GET, "/system//info", 301),
+            (Method::GET, "/", 307),
+        ] {
+            lab.expect(status, method, path, "").await;
+        }
+        let info = lab.expect(200, Method::GET, "/system/info", "").await.json();
+        assert_eq!(
+            (&info["provider"]["provider"], &info["provider"]["orchestration"]),
+            (&json!("bothy"), &json!("containerd"))
+        );
+        assert_eq!(
+            lab.expect(200, Method::GET, "/system/namespaces", "").await.json(),
+            json!(["openfaas-fn"])
+        );
+    });
+}
+
+#[test]
+fn nothing_is_left_after_many_lives() {
+    inside("nothing_is_left_after_many_lives", async |mut lab| {
+        image(&lab, "one", "here\n");
+        lab.start_containerd();
+        lab.start_gateway();
+        ready(&lab).await;
+        let names: Vec<String> = (0..4).map(|number| format!("f{number}")).collect();
+        for _ in 0..3 {
+            for method in [Method::POST, Method::PUT] {
+                let bodies: Vec<_> = names.iter().map(|name| deployment(name, IMAGE)).collect();
+                let all =
+                    bodies.iter().map(|body| lab.expect(200, method.clone(), "/system/functions", body));
+                futures_util::future::join_all(all).await;
+            }
+            for name in &names {
+                lab.expect(200, Method::GET, &format!("/function/{name}"), "").await;
+                let body = json!({"functionName": name}).to_string();
+                lab.expect(200, Method::DELETE, "/system/functions", &body).await;
+            }
+            assert_eq!(lab.leftovers().await, Vec::<String>::new());
+        }
+    });
+}
+
 /// Fails with the reason, instead of passing over the tests above, where the programs are missing.
 #[test]
 fn the_programs_are_there() {
