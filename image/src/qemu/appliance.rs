@@ -21,6 +21,9 @@ pub const SAMPLE_IMAGE: &str = "localhost/figlet:latest";
 /// to be read, verified and unpacked.
 const REQUEST: Duration = Duration::from_secs(30);
 
+/// How long a deployment may take: the gateway answers when the first image is imported and the function runs.
+const DEPLOYMENT: Duration = Duration::from_secs(120);
+
 /// One of our images and how to start it.
 pub struct Appliance<'a> {
     /// The image.
@@ -127,7 +130,7 @@ impl Gateway {
     /// # Errors
     /// There was no answer, or a refusal.
     pub fn deploy_document(&self, document: &serde_json::Value) -> Result<()> {
-        let answer = self.client.post("/system/functions", &document.to_string(), REQUEST)?;
+        let answer = self.client.post("/system/functions", &document.to_string(), DEPLOYMENT)?;
         match answer.status {
             200 | 202 => Ok(()),
             _ => Err(refused(format!("deploy {}", document["service"]), answer)),

@@ -4,11 +4,14 @@
 //! `bothy.toml` on it without a further tool, and it costs only what the image and the guest really wrote.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::unistd::{Whence, lseek};
+
 use super::{Error, Result};
-use crate::{disk, fat, gpt};
+use crate::{fat, gpt};
 
 /// Size of a disk unless the caller says otherwise: what a small SD card has.
 const SIZE: u64 = 4 << 30;
@@ -34,10 +37,11 @@ impl Disk {
     pub fn create(image: &Path, path: &Path) -> Result<Self> {
         // Under its final name it is whole: a run that was interrupted here leaves no half disk for the next one.
         let draft = path.with_extension("new");
-        disk::copy_sparse(image, &draft)?;
-        let file = OpenOptions::new().write(true).open(&draft).map_err(Error::file("open", &draft))?;
-        let size = file.metadata().map_err(Error::file("read", &draft))?.len();
-        file.set_len(size.max(SIZE)).map_err(Error::file("grow", &draft))?;
+        let from = File::open(image).map_err(Error::file("open", image))?;
+        let size = from.metadata().map_err(Error::file("read", image))?.len();
+        let to = File::create(&draft).map_err(Error::file("create", &draft))?;
+        to.set_len(size.max(SIZE)).map_err(Error::file("grow", &draft))?;
+        copy_data(&from, 0, &to, 0, size).map_err(Error::file("copy", image))?;
         std::fs::rename(&draft, path).map_err(Error::file("rename", &draft))?;
         Ok(Self { path: path.to_owned() })
     }
@@ -65,10 +69,8 @@ impl Disk {
                 let reason = format!("its partition {name} lies elsewhere than in {}", image.display());
                 return Err(Error::Disk { path: self.path.clone(), reason });
             }
-            let failed = || Error::file("copy", &self.path);
-            from.seek(SeekFrom::Start(start)).map_err(failed())?;
-            to.seek(SeekFrom::Start(start)).map_err(failed())?;
-            std::io::copy(&mut (&from).take(length), &mut to).map_err(failed())?;
+            punch(&to, start, length).map_err(Error::file("clear", &self.path))?;
+            copy_data(&from, start, &to, start, length).map_err(Error::file("copy", &self.path))?;
         }
         to.sync_all().map_err(Error::file("write", &self.path))
     }
@@ -94,31 +96,109 @@ impl Disk {
         let mut file = File::open(&self.path).map_err(Error::file("open", &self.path))?;
         let (start, length) = gpt::find(&mut file, name)?;
         let path = folder.join(format!("{name}.partition"));
-        let mut copy = File::create(&path).map_err(Error::file("create", &path))?;
+        let copy = File::create(&path).map_err(Error::file("create", &path))?;
         let partition = Partition { path };
         let failed = || Error::file("copy", &partition.path);
         copy.set_len(length).map_err(failed())?;
-        file.seek(SeekFrom::Start(start)).map_err(failed())?;
-        let mut input = file.take(length);
-        let mut piece = vec![0; 1 << 20];
-        let mut at = 0;
-        loop {
-            let n = input.read(&mut piece).map_err(failed())?;
-            let bytes = piece.get(..n).unwrap_or_default();
-            if bytes.is_empty() {
-                return Ok(partition);
-            }
-            if bytes.iter().any(|byte| *byte != 0) {
-                copy.seek(SeekFrom::Start(at)).map_err(failed())?;
-                copy.write_all(bytes).map_err(failed())?;
-            }
-            at += n as u64;
-        }
+        copy_data(&file, start, &copy, 0, length).map_err(failed())?;
+        Ok(partition)
     }
 }
 
 impl Drop for Partition {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Copies `length` bytes from one place to another, which must hold only zeroes: holes are skipped (lseek(2)).
+fn copy_data(from: &File, start: u64, to: &File, target: u64, length: u64) -> std::io::Result<()> {
+    let end = start + length;
+    let mut at = start;
+    while at < end {
+        // A file system that knows no holes says that all is data; no data until the end is ENXIO.
+        let Some(data) = seek(from, at, Whence::SeekData)?.filter(|data| *data < end) else { return Ok(()) };
+        let hole = seek(from, data, Whence::SeekHole)?.unwrap_or(end).min(end);
+        let mut to = to;
+        let mut from = from;
+        to.seek(SeekFrom::Start(target + (data - start)))?;
+        from.seek(SeekFrom::Start(data))?;
+        std::io::copy(&mut from.take(hole - data), &mut to)?;
+        at = hole;
+    }
+    Ok(())
+}
+
+/// The next data or hole; nothing behind the last.
+fn seek(file: &File, at: u64, whence: Whence) -> std::io::Result<Option<u64>> {
+    let at = i64::try_from(at).map_err(std::io::Error::other)?;
+    match lseek(file, at, whence) {
+        Ok(found) => u64::try_from(found).map(Some).map_err(std::io::Error::other),
+        Err(nix::Error::ENXIO) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Makes a part of a file a hole.
+fn punch(file: &File, start: u64, length: u64) -> std::io::Result<()> {
+    let (start, length) = (i64::try_from(start), i64::try_from(length));
+    let (start, length) = (start.map_err(std::io::Error::other)?, length.map_err(std::io::Error::other)?);
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    Ok(fallocate(file, flags, start, length)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    /// An image with a table: boot at 1 MiB, root-a at 2 MiB, data at 3 MiB.
+    fn image(path: &Path, byte: u8) -> Vec<u8> {
+        let sector = |mib: u64| mib * 2048;
+        let part = |name, first, last| gpt::Partition { kind: gpt::ESP, guid: [1; 16], name, first, last };
+        let parts = [
+            part("boot", sector(1), sector(2) - 1),
+            part("root-a", sector(2), sector(3) - 1),
+            part("data", sector(3), sector(4) - 1),
+        ];
+        let table = gpt::table([9; 16], sector(8), &parts).unwrap();
+        let mut bytes = table.start;
+        bytes.resize(8 * MIB - table.end.len(), 0);
+        bytes.extend(table.end);
+        for mib in 1..4 {
+            bytes[mib * MIB + 5000..mib * MIB + 9000].fill(byte + mib as u8);
+        }
+        std::fs::write(path, &bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_disk_is_the_image_and_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes = image(&folder.path().join("image"), 10);
+        let disk = Disk::create(&folder.path().join("image"), &folder.path().join("disk.img")).unwrap();
+        let mut start = vec![0; bytes.len()];
+        File::open(disk.path()).unwrap().read_exact(&mut start).unwrap();
+        assert!(start == bytes);
+        let meta = std::fs::metadata(disk.path()).unwrap();
+        assert_eq!(meta.len(), SIZE);
+        assert!(std::os::unix::fs::MetadataExt::blocks(&meta) * 512 < 16 * MIB as u64);
+        let part = disk.extract("root-a", folder.path()).unwrap();
+        assert!(std::fs::read(&part.path).unwrap() == bytes[2 * MIB..3 * MIB]);
+        assert!(disk.extract("root-z", folder.path()).is_err());
+    }
+
+    #[test]
+    fn a_new_system_leaves_the_data_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = image(&folder.path().join("old"), 10);
+        let new = image(&folder.path().join("new"), 20);
+        let disk = Disk::create(&folder.path().join("old"), &folder.path().join("disk.img")).unwrap();
+        disk.replace_system(&folder.path().join("new")).unwrap();
+        let mut now = vec![0; old.len()];
+        File::open(disk.path()).unwrap().read_exact(&mut now).unwrap();
+        assert!(now[MIB..3 * MIB] == new[MIB..3 * MIB]);
+        assert!(now[3 * MIB..4 * MIB] == old[3 * MIB..4 * MIB]);
     }
 }

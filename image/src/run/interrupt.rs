@@ -1,44 +1,47 @@
 //! Ctrl-C, once a machine runs: counted, not obeyed at once, so that the machine can be powered off in good order.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::libc;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use crate::qemu::{Error, Result};
 
 /// How many times somebody must insist before this process ends without another word. QEMU ends with it.
 const ENOUGH: u32 = 3;
 
-/// Counts SIGINT, SIGTERM and SIGHUP.
-pub(super) struct Interrupt(Arc<AtomicU32>);
+/// How many signals came so far.
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// Counts SIGINT, SIGTERM and SIGHUP. A handler rather than a mask: threads of the build are there already.
+pub(super) struct Interrupt(());
 
 impl Interrupt {
-    /// From now on the three signals are counted. Threads that were started before are not reached: call it early.
+    /// From now on the three signals are counted.
     pub(super) fn take() -> Result<Self> {
-        let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
-        let failed = |errno: nix::Error| Error::file("take", "signals")(errno.into());
-        signals.thread_block().map_err(failed)?;
-        let count = Arc::new(AtomicU32::new(0));
-        let theirs = Arc::clone(&count);
-        std::thread::spawn(move || {
-            while signals.wait().is_ok() {
-                if theirs.fetch_add(1, Ordering::Relaxed) + 1 >= ENOUGH {
-                    eprintln!("\nbothy: leaving at once");
-                    std::process::exit(130);
-                }
-            }
-        });
-        Ok(Self(count))
+        let action = SigAction::new(SigHandler::Handler(count), SaFlags::SA_RESTART, SigSet::empty());
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            // SAFETY: the handler does nothing that signal-safety(7) forbids.
+            let done = unsafe { sigaction(signal, &action) };
+            done.map_err(|errno| Error::file("take", signal.as_str())(errno.into()))?;
+        }
+        Ok(Self(()))
     }
 
     /// How often so far.
     pub(super) fn count(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+        COUNT.load(Ordering::Relaxed)
     }
 
     /// Fails after the first time.
     pub(super) fn check(&self) -> Result<()> {
         if self.count() == 0 { Ok(()) } else { Err(Error::Interrupted) }
+    }
+}
+
+extern "C" fn count(_signal: libc::c_int) {
+    if COUNT.fetch_add(1, Ordering::Relaxed) + 1 >= ENOUGH {
+        // SAFETY: _exit(2) may be called in a handler; exit(3) may not.
+        unsafe { libc::_exit(130) };
     }
 }

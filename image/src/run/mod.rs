@@ -135,7 +135,8 @@ fn wait_ready(running: &mut Running, limit: Duration, interrupt: &Interrupt) -> 
     loop {
         match running.wait_for(READY, Duration::from_millis(250)) {
             Ok(line) => {
-                eprintln!("bothy: {}", line.text.trim());
+                // It begins with our name already.
+                eprintln!("{}", line.text.trim());
                 return Ok(());
             }
             Err(Error::Late { tail, .. }) => {
