@@ -3,48 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::backoff::Backoff;
+use super::command::Command;
 use super::functions::{Endpoint, Function, Functions, Refused, State};
 use super::instance::{Instance, PORT};
 use super::{World, pause, ready};
 use crate::containerd::Task;
 use crate::desired::Document;
 use crate::error::{Error, Result};
-
-/// What an actor is told.
-pub enum Command {
-    /// Look at what is.
-    Look,
-    /// An instance's process ended.
-    Ended {
-        /// Its container.
-        id: String,
-    },
-    /// Start this, and if it becomes ready let it take over.
-    Deploy {
-        /// What the function should be.
-        document: Box<Document>,
-        /// Whether there must be one already, or must not.
-        replace: bool,
-        /// Told when it is done.
-        reply: oneshot::Sender<Result<(), Refused>>,
-    },
-    /// Let so many instances run: 0 or 1.
-    Scale {
-        /// How many.
-        replicas: u64,
-        /// Told when it is done.
-        reply: Option<oneshot::Sender<Result<(), Refused>>>,
-    },
-    /// Remove the function.
-    Delete {
-        /// Told when it is done.
-        reply: oneshot::Sender<Result<(), Refused>>,
-    },
-}
 
 /// The instance that serves.
 struct Serving {

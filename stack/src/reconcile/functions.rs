@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::World;
-use super::actor::{Actor, Command};
+use super::actor::Actor;
+use super::command::Command;
 use crate::desired::Document;
 use crate::error::Error;
 use crate::key::Key;

@@ -9,6 +9,7 @@
 
 mod actor;
 mod backoff;
+mod command;
 mod functions;
 mod instance;
 mod ready;

@@ -198,6 +198,7 @@ fn declared_functions_and_former_lives() {
         lab.until("/healthz", "", PATIENCE).await;
         let answer = lab.ask(Method::GET, "/function/f", "").await.unwrap();
         assert_eq!(answer.status, 500, "no such file: the function's own failure ({})", answer.text);
+        lab.expect(200, Method::DELETE, "/system/functions", r#"{"functionName":"f"}"#).await;
     });
 }
 
@@ -312,6 +313,11 @@ fn calls_and_output() {
             lab.expect(200, Method::GET, "/system/namespaces", "").await.json(),
             json!(["openfaas-fn"])
         );
+        for name in ["talk", "echo", "env"] {
+            let body = json!({"functionName": name}).to_string();
+            lab.expect(200, Method::DELETE, "/system/functions", &body).await;
+        }
+        assert_eq!(lab.leftovers().await, Vec::<String>::new());
     });
 }
 

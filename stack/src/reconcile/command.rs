@@ -1,0 +1,38 @@
+//! What may be in an actor's mailbox.
+
+use tokio::sync::oneshot;
+
+use super::functions::Refused;
+use crate::desired::Document;
+
+/// What an actor is told.
+pub enum Command {
+    /// Look at what is.
+    Look,
+    /// An instance's process ended.
+    Ended {
+        /// Its container.
+        id: String,
+    },
+    /// Start this, and if it becomes ready let it take over.
+    Deploy {
+        /// What the function should be.
+        document: Box<Document>,
+        /// Whether there must be one already, or must not.
+        replace: bool,
+        /// Told when it is done.
+        reply: oneshot::Sender<Result<(), Refused>>,
+    },
+    /// Let so many instances run: 0 or 1.
+    Scale {
+        /// How many.
+        replicas: u64,
+        /// Told when it is done.
+        reply: Option<oneshot::Sender<Result<(), Refused>>>,
+    },
+    /// Remove the function.
+    Delete {
+        /// Told when it is done.
+        reply: oneshot::Sender<Result<(), Refused>>,
+    },
+}
