@@ -90,6 +90,8 @@ pub struct Artifacts {
     pub initrd: PathBuf,
     /// The command line out of the image's own UKI.
     pub command_line: String,
+    /// The folder of the device's programs that went into it.
+    pub programs: PathBuf,
     /// Programs of Debian's that the builder unpacked: mksquashfs, and second opinions for tests.
     pub tools: PathBuf,
     /// Debian's name of the folder of libraries in `tools`.
@@ -189,13 +191,14 @@ fn inputs(options: &Options) -> Result<String> {
 fn build(options: &Options, recipe: &Recipe, out: &Path) -> Result<Artifacts> {
     fs::create_dir_all(out).map_err(Error::write(out))?;
     let architecture = recipe.architecture;
-    let programs = match &options.programs {
-        Some(folder) => programs::load(folder)?,
+    let programs_folder = match &options.programs {
+        Some(folder) => folder.clone(),
         None => {
             let _step = step("compile the device's programs");
             programs::build(&options.source, architecture, options.compression)?
         }
     };
+    let programs = Programs::load(&programs_folder)?;
     let (lock, apt) = resolve(options, recipe, out)?;
     {
         let _step = step("download packages");
@@ -300,6 +303,7 @@ fn build(options: &Options, recipe: &Recipe, out: &Path) -> Result<Artifacts> {
         kernel: kernel_out,
         initrd: initrd_out,
         command_line,
+        programs: programs_folder,
         tools: tools.folder().to_owned(),
         library_folder: architecture.library_folder().to_owned(),
     };

@@ -44,8 +44,8 @@ fn compile(args: BuildArgs) -> anyhow::Result<()> {
     let options = args.options()?;
     host::ensure(host::BUILD, options.install)?;
     let recipe = Recipe::load(&options.recipe)?;
-    programs::build(&options.source, recipe.architecture, options.compression)?;
-    println!("{}", programs::folder(&options.source, recipe.architecture, options.compression).display());
+    let folder = programs::build(&options.source, recipe.architecture, options.compression)?;
+    println!("{}", folder.display());
     Ok(())
 }
 

@@ -20,20 +20,21 @@ pub struct Programs {
     pub watchdog: Vec<u8>,
 }
 
-/// Takes programs that were built before, from a folder.
-///
-/// # Errors
-/// One of them is missing.
-pub fn load(folder: &Path) -> Result<Programs> {
-    let read = |program: &str| {
-        let path = folder.join(program);
-        std::fs::read(&path).map_err(Error::read(&path))
-    };
-    Ok(Programs { init: read("init")?, stack: read("stack")?, watchdog: read("watchdog")? })
+impl Programs {
+    /// Takes programs that were built before, from a folder.
+    ///
+    /// # Errors
+    /// One of them is missing.
+    pub fn load(folder: &Path) -> Result<Programs> {
+        let read = |program: &str| {
+            let path = folder.join(program);
+            std::fs::read(&path).map_err(Error::read(&path))
+        };
+        Ok(Programs { init: read("init")?, stack: read("stack")?, watchdog: read("watchdog")? })
+    }
 }
 
-/// Where [`build`] leaves the programs.
-pub fn folder(source: &Path, architecture: Architecture, compression: Compression) -> PathBuf {
+fn folder(source: &Path, architecture: Architecture, compression: Compression) -> PathBuf {
     crate::place::target(source).join(architecture.rust_target()).join(profile(compression))
 }
 
@@ -45,11 +46,11 @@ fn profile(compression: Compression) -> &'static str {
     }
 }
 
-/// Builds the programs from the sources below `source`.
+/// Builds the programs from the sources below `source`, and returns the folder that they are in.
 ///
 /// # Errors
 /// cargo fails; what it says has been shown.
-pub fn build(source: &Path, architecture: Architecture, compression: Compression) -> Result<Programs> {
+pub fn build(source: &Path, architecture: Architecture, compression: Compression) -> Result<PathBuf> {
     let target_dir =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| source.join("target"), PathBuf::from);
     let cargo_home =
@@ -91,7 +92,7 @@ pub fn build(source: &Path, architecture: Architecture, compression: Compression
             stderr,
         });
     }
-    load(&folder(source, architecture, compression))
+    Ok(folder(source, architecture, compression))
 }
 
 fn home() -> Option<PathBuf> {

@@ -77,7 +77,9 @@ fn what_boots_directly_comes_from_the_images_own_uki() {
     let uki = fat::read_file(&partition(&artifacts, "boot"), "EFI/BOOT/BOOTX64.EFI").unwrap();
     let sections = uki::sections(&uki).unwrap();
     let content = |name: &str| sections.iter().find(|s| s.name == name).unwrap().content;
-    assert!(content(".linux") == std::fs::read(&artifacts.kernel).unwrap());
+    // The kernel asks for more memory than its file has, so its section is padded.
+    let padding = content(".linux").strip_prefix(&std::fs::read(&artifacts.kernel).unwrap()[..]).unwrap();
+    assert!(padding.len() < 512 && padding.iter().all(|b| *b == 0));
     assert!(content(".initrd") == std::fs::read(&artifacts.initrd).unwrap());
     assert_eq!(content(".cmdline"), artifacts.command_line.as_bytes());
 }

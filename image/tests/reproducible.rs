@@ -9,9 +9,9 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
+use image::place;
+use image::programs::Programs;
 use image::recipe::Architecture;
-use image::squashfs::Compression;
-use image::{place, programs};
 
 /// Somebody who is not us: `nobody` on every distribution.
 const OTHER_USER: u32 = 65534;
@@ -53,7 +53,7 @@ fn programs_compiled_in_another_place_are_the_same_bytes() {
         .env("LC_ALL", "C");
     run(build.current_dir(&source));
     let built = source.join("other target").join(Architecture::Amd64.rust_target()).join("device");
-    let second = programs::load(&built).unwrap();
+    let second = Programs::load(&built).unwrap();
     let bytes = [("init", second.init), ("stack", second.stack), ("watchdog", second.watchdog)];
     for (program, (name, bytes)) in manifest.programs.iter().zip(bytes) {
         assert_eq!(program.name, name);
@@ -78,9 +78,8 @@ fn an_image_built_by_another_user_elsewhere_is_the_same_bytes() {
     std::fs::copy(env!("CARGO_BIN_EXE_bothy"), &tool).unwrap();
     let programs = folder.path().join("programs");
     std::fs::create_dir(&programs).unwrap();
-    let built = programs::folder(&place::source().unwrap(), Architecture::Amd64, Compression::Development);
     for program in ["init", "stack", "watchdog"] {
-        std::fs::copy(built.join(program), programs.join(program)).unwrap();
+        std::fs::copy(first.programs.join(program), programs.join(program)).unwrap();
     }
     let manifest = folder.path().join("manifest.json");
     std::fs::copy(&first.manifest, &manifest).unwrap();
