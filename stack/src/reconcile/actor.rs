@@ -10,6 +10,7 @@ use super::backoff::Backoff;
 use super::command::Command;
 use super::functions::{Endpoint, Function, Functions, Refused, State};
 use super::instance::{Instance, PORT};
+use super::watcher::watch;
 use super::{World, pause, ready};
 use crate::containerd::Task;
 use crate::desired::Document;
@@ -386,21 +387,4 @@ async fn on_disk(act: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()
         Ok(done) => done,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
-}
-
-/// Tells the actor when an instance's process ends, or when that cannot be known because containerd went away.
-async fn watch(world: Arc<World>, function: Arc<Function>, instance: Instance) {
-    let namespace = instance.key.namespace.as_str();
-    let mut attempt = 0;
-    loop {
-        match world.containerd.wait_task(namespace, &instance.id).await {
-            Ok(_) => break,
-            Err(error) if error.is_not_found() => break,
-            Err(_) => {
-                tokio::time::sleep(pause(attempt)).await;
-                attempt += 1;
-            }
-        }
-    }
-    let _ = function.mailbox.send(Command::Ended { id: instance.id });
 }

@@ -15,6 +15,7 @@ mod instance;
 mod ready;
 mod surroundings;
 mod sweep;
+mod watcher;
 
 use std::path::PathBuf;
 use std::sync::Arc;
