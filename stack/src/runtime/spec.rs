@@ -74,6 +74,8 @@ pub fn specification(
             "cwd": cwd,
             "capabilities": {"bounding": [], "effective": [], "permitted": []},
             "noNewPrivileges": true,
+            // Not that of containerd, which the kernel spares: when memory ends, functions go before the appliance.
+            "oomScoreAdj": FUNCTION_OOM_SCORE,
             "rlimits": [{"type": "RLIMIT_NOFILE", "soft": SOFT_FILES.min(files), "hard": files}],
         },
         "root": {"path": "rootfs", "readonly": document.read_only_root_filesystem},
@@ -82,6 +84,9 @@ pub fn specification(
         "linux": linux(limits, paths),
     })
 }
+
+/// How much sooner than a service the kernel kills a function for its memory (proc(5), `oom_score_adj`).
+const FUNCTION_OOM_SCORE: i32 = 500;
 
 /// The runtime may raise no limit above its own where it lacks CAP_SYS_RESOURCE, and it is started as we are.
 fn most_files() -> u64 {
@@ -205,6 +210,7 @@ mod tests {
         let limits = Limits { memory: Some(1 << 20), quota: Some(5000) };
         let spec = specification(&document, &Process::default(), &Identity::default(), limits, &paths());
         assert_eq!(spec["process"]["noNewPrivileges"], true);
+        assert_eq!(spec["process"]["oomScoreAdj"], 500);
         assert_eq!(spec["process"]["capabilities"]["bounding"], json!([]));
         assert_eq!(spec["root"]["readonly"], true);
         assert_eq!(spec["linux"]["resources"]["memory"]["limit"], 1 << 20);
