@@ -135,7 +135,10 @@ impl Bench {
         let limit = self.limit;
         self.retries.run(|| {
             let mut running = machine.start()?;
-            running.wait_for("^floor: ready", limit).map(|line| line.at)
+            let at = running.wait_for("^floor: ready", limit)?.at;
+            // It powers off by itself: our next boot must find the disk as clean as after one of ours.
+            running.wait_end(POWER_OFF)?;
+            Ok(at)
         })
     }
 }
