@@ -122,12 +122,16 @@ impl Apt {
             return Ok(());
         }
         // Dependencies are in the lock by name: `download` takes exactly what it is told, into the current folder.
-        process::output(self.get().arg("download").args(&missing).current_dir(self.folder.join("archives")))
-            .map_err(|e| {
-                Error::Archive(format!(
-                    "{e}; a mirror keeps only the newest versions: `bothy build --update` resolves again"
-                ))
+        let archives = self.folder.join("archives");
+        let fetch = || process::output(self.get().arg("download").args(&missing).current_dir(&archives));
+        // A lock from elsewhere, or an old index, may know other packages than the index that is here.
+        if fetch().is_err() {
+            self.update()?;
+            fetch().map_err(|e| {
+                let advice = "a mirror keeps only the newest versions: `bothy build --update` resolves again";
+                Error::Archive(format!("{e}; {advice}"))
             })?;
+        }
         for package in &lock.packages {
             let path = self.archive(package);
             let bytes = fs::read(&path).map_err(Error::read(&path))?;
