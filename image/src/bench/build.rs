@@ -87,6 +87,9 @@ fn measured(options: &Options, recipe: &Path, folder: &Path) -> Result<Cost> {
     let mut command = Command::new(&program);
     command.current_dir(&options.source).arg("build").arg(recipe);
     command.arg("--out").arg(folder.join("out")).arg("--cache").arg(folder.join("cache")).arg("--no-install");
+    if let Some(programs) = &options.programs {
+        command.arg("--programs").arg(programs);
+    }
     if let Some(mirror) = &options.mirror {
         command.arg("--mirror").arg(mirror);
     }

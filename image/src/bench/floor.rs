@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::Artifacts;
 use crate::build::Options;
 use crate::qemu::{Boot, Disk, Error, Machine, Result};
 use crate::recipe::{Architecture, Recipe};
 use crate::tree::{Node, Tree};
-use crate::{Artifacts, place};
 
 /// The floor's files.
 pub(super) struct Floor {
@@ -21,7 +21,7 @@ pub(super) struct Floor {
 impl Floor {
     /// Builds the program and packs it with the image's modules.
     pub(super) fn make(options: &Options, artifacts: &Artifacts, folder: &Path) -> Result<Self> {
-        let program = program(options, Recipe::load(&options.recipe)?.architecture)?;
+        let program = program(options, Recipe::load(&options.recipe)?.architecture, folder)?;
         let packed = std::fs::read(&artifacts.initrd).map_err(Error::file("read", &artifacts.initrd))?;
         let cpio = zstd::decode_all(&packed[..]).map_err(Error::file("unpack", &artifacts.initrd))?;
         let files = newc(&cpio).ok_or_else(|| Error::Disk {
@@ -58,12 +58,16 @@ impl Floor {
     }
 }
 
-/// Compiles the floor's program as the device's own are compiled.
-fn program(options: &Options, architecture: Architecture) -> Result<Vec<u8>> {
+/// Compiles the floor's program as the device's own are compiled, but in a folder of its own, below `folder`: whatever
+/// its flags are, they make nothing else stale.
+fn program(options: &Options, architecture: Architecture, folder: &Path) -> Result<Vec<u8>> {
+    let target_folder = folder.join("floor");
     let target = architecture.rust_target();
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(&options.source).args(["build", "--quiet", "--locked", "--profile", "device"]);
-    command.args(["--target", target, "--package", "init", "--bin", "floor"]);
+    command
+        .args(["--target", target, "--package", "init", "--bin", "floor", "--target-dir"])
+        .arg(&target_folder);
     command.env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static").stdin(Stdio::null());
     let status = command.status().map_err(|source| Error::Start { program: "cargo".to_owned(), source })?;
     if !status.success() {
@@ -72,7 +76,7 @@ fn program(options: &Options, architecture: Architecture) -> Result<Vec<u8>> {
             stderr: "the floor's program does not build, see above".to_owned(),
         });
     }
-    let path = place::target(&options.source).join(target).join("device/floor");
+    let path = target_folder.join(target).join("device/floor");
     std::fs::read(&path).map_err(Error::file("read", &path))
 }
 
