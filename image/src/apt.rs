@@ -10,8 +10,8 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::process;
 use crate::recipe::Recipe;
+use crate::{place, process};
 
 /// Where Debian's own keys lie on a Debian machine.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -50,25 +50,25 @@ pub struct Lock {
 pub struct Apt {
     folder: PathBuf,
     config: PathBuf,
+    /// Held as long as this lives: apt's own locking is off, since it wants a whole system around it.
+    _lock: fs::File,
 }
 
 impl Apt {
-    /// Prepares the state folder for a recipe. `mirror` replaces the one of the host's own apt configuration.
+    /// Prepares the state folder for a recipe, and waits for others that work in it. `mirrors` replaces those of the
+    /// host's own apt configuration.
     ///
     /// # Errors
     /// The host's apt names no Debian mirror, or the folder cannot be written.
-    pub fn new(folder: &Path, recipe: &Recipe, mirror: Option<&str>) -> Result<Apt> {
+    pub fn new(folder: &Path, recipe: &Recipe, mirrors: Option<&Mirrors>) -> Result<Apt> {
+        fs::create_dir_all(folder).map_err(Error::write(folder))?;
+        let lock = place::lock(&folder.join("lock"))?;
         for sub in ["lists/partial", "archives/partial", "none/partial", "etc", "log"] {
             let path = folder.join(sub);
             fs::create_dir_all(&path).map_err(Error::write(&path))?;
         }
-        let apt = Apt { folder: folder.to_owned(), config: folder.join("apt.conf") };
-        let host = match mirror {
-            Some(uri) => {
-                Mirrors { main: uri.to_owned(), security: format!("{}-security", uri.trim_end_matches('/')) }
-            }
-            None => Mirrors::of_host()?,
-        };
+        let apt = Apt { folder: folder.to_owned(), config: folder.join("apt.conf"), _lock: lock };
+        let host = mirrors.cloned().map_or_else(Mirrors::of_host, Ok)?;
         apt.write("status", &fake_status(recipe))?;
         apt.write("etc/debian.sources", &host.sources(&recipe.suite))?;
         apt.write("apt.conf", &apt.settings(recipe.architecture.debian())?)?;
@@ -92,7 +92,10 @@ impl Apt {
         command.args(["-y", "-o", "Acquire::ForceHash=SHA256"]);
         // apt leaves out what it has downloaded already: let it look where nothing is.
         command.arg("-o").arg(format!("Dir::Cache::archives={}", self.folder.join("none").display()));
-        let printed = process::output(command.args(["--print-uris", "install"]).args(recipe.all_packages()))?;
+        let printed =
+            process::output(command.args(["--print-uris", "install"]).args(recipe.all_packages())).map_err(
+                |e| Error::Recipe { path: recipe.path.clone(), reason: format!("resolve its packages: {e}") },
+            )?;
         let mut packages = String::from_utf8_lossy(&printed)
             .lines()
             .filter(|line| line.starts_with('\''))
@@ -107,10 +110,10 @@ impl Apt {
         })
     }
 
-    /// Downloads what of a lock is not there yet and checks every file against it.
+    /// Downloads what of a lock is not there yet.
     ///
     /// # Errors
-    /// The mirror no longer has a version, or a file does not match its hash.
+    /// The mirror no longer has a version, or does not answer.
     pub fn download(&self, lock: &Lock) -> Result<()> {
         let missing: Vec<String> = lock
             .packages
@@ -128,22 +131,29 @@ impl Apt {
         if fetch().is_err() {
             self.update()?;
             fetch().map_err(|e| {
-                let advice = "a mirror keeps only the newest versions: `bothy build --update` resolves again";
-                Error::Archive(format!("{e}; {advice}"))
+                let text = e.to_string();
+                let gone = text.contains("404") || text.contains("was not found");
+                let advice =
+                    "; a mirror keeps only the newest versions: `bothy build --update` resolves again";
+                Error::Archive(format!("{text}{}", if gone { advice } else { "" }))
             })?;
         }
-        for package in &lock.packages {
-            let path = self.archive(package);
-            let bytes = fs::read(&path).map_err(Error::read(&path))?;
-            if crate::digest::hex(&bytes) != package.sha256 {
-                let _ = fs::remove_file(&path);
-                return Err(Error::Archive(format!(
-                    "{} does not match its SHA-256 and was deleted; run again to download it anew",
-                    path.display()
-                )));
-            }
-        }
         Ok(())
+    }
+
+    /// Reads a package's file and checks it against the lock.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not what the lock says; then it is deleted, so that it is downloaded anew.
+    pub fn read(&self, package: &Package) -> Result<Vec<u8>> {
+        let path = self.archive(package);
+        let bytes = fs::read(&path).map_err(Error::read(&path))?;
+        if crate::digest::hex(&bytes) == package.sha256 {
+            return Ok(bytes);
+        }
+        let _ = fs::remove_file(&path);
+        let advice = "does not match its SHA-256 and was deleted; run again to download it anew";
+        Err(Error::Archive(format!("{} {advice}", path.display())))
     }
 
     /// Where a package's file lies.
@@ -235,13 +245,19 @@ fn parse_uri_line(line: &str) -> Result<Package> {
 }
 
 /// Addresses of Debian's archive and its security archive.
-#[derive(Debug, PartialEq, Eq)]
-struct Mirrors {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirrors {
     main: String,
     security: String,
 }
 
 impl Mirrors {
+    /// A mirror, and its security archive where that is not at the usual place beside it.
+    pub fn new(main: String, security: Option<String>) -> Mirrors {
+        let security = security.unwrap_or_else(|| format!("{}-security", main.trim_end_matches('/')));
+        Mirrors { main, security }
+    }
+
     /// What this Debian machine itself uses.
     fn of_host() -> Result<Mirrors> {
         let advice = "name one with --mirror";
@@ -269,8 +285,10 @@ impl Mirrors {
                 .find_map(|uri| uri.strip_suffix(&end))
                 .map(str::to_owned)
         };
-        let main = base_of(codename)?;
-        let security = base_of(&format!("{codename}-security"))?;
+        // Sources may name a release by what it is now instead of by its name.
+        let names = [codename, "stable", "oldstable", "testing"];
+        let main = names.iter().find_map(|name| base_of(name))?;
+        let security = names.iter().find_map(|name| base_of(&format!("{name}-security")))?;
         Some(Mirrors { main, security })
     }
 

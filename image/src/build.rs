@@ -1,14 +1,10 @@
 //! From a recipe to an image: the order of things.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-
-use crate::apt::{self, Apt, Lock, Package};
-use crate::deb::{self, Deb};
+use crate::apt::{self, Apt, Lock, Mirrors};
+use crate::artifacts::Artifacts;
 use crate::digest::{self, Seed};
 use crate::error::{Error, Result};
 use crate::kmod::Modules;
@@ -17,11 +13,11 @@ use crate::programs::{self, Programs};
 use crate::progress::step;
 use crate::recipe::{Recipe, STUB_PACKAGE};
 use crate::scripts::{self, Script};
-use crate::select::Packages;
 use crate::squashfs::{self, Compression};
+use crate::stamp::Stamp;
 use crate::tools::Tools;
-use crate::tree::{Kind, Tree};
 use crate::uki::{self, Section};
+use crate::unpacked::Unpacked;
 use crate::{disk, fat, gpt, host, place, rootfs, sbom, verity};
 
 /// What to build, and where.
@@ -35,8 +31,8 @@ pub struct Options {
     pub out: PathBuf,
     /// Folder for downloads.
     pub cache: PathBuf,
-    /// Address of a Debian mirror instead of the host's own.
-    pub mirror: Option<String>,
+    /// Addresses of Debian's archives instead of the host's own.
+    pub mirrors: Option<Mirrors>,
     /// Resolve packages again.
     pub update: bool,
     /// Build exactly the packages of this manifest.
@@ -61,7 +57,7 @@ impl Options {
             out: place::target(&source).join("bothy"),
             cache: place::cache()?,
             source,
-            mirror: None,
+            mirrors: None,
             update: false,
             locked: None,
             compression: Compression::Development,
@@ -71,125 +67,28 @@ impl Options {
     }
 }
 
-/// The files of a finished image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Artifacts {
-    /// Name of the recipe.
-    pub name: String,
-    /// The disk image, with holes.
-    pub image: PathBuf,
-    /// The same compressed, for publishing.
-    pub compressed: PathBuf,
-    /// What it was made of.
-    pub manifest: PathBuf,
-    /// Software bill of materials.
-    pub sbom: PathBuf,
-    /// The kernel out of the image's own UKI.
-    pub kernel: PathBuf,
-    /// The initrd out of the image's own UKI.
-    pub initrd: PathBuf,
-    /// The command line out of the image's own UKI.
-    pub command_line: String,
-    /// The folder of the device's programs that went into it.
-    pub programs: PathBuf,
-    /// Programs of Debian's that the builder unpacked: mksquashfs, and second opinions for tests.
-    pub tools: PathBuf,
-    /// Debian's name of the folder of libraries in `tools`.
-    pub library_folder: String,
-}
-
-/// Builds the image unless nothing has changed since the last time.
+/// Builds the image unless nothing has changed since the last time. A second build of the same image waits for the
+/// first.
 ///
 /// # Errors
 /// Any step of the build; the message names it.
 pub fn ensure(options: &Options) -> Result<Artifacts> {
     let recipe = Recipe::load(&options.recipe)?;
     let out = options.out.join(&recipe.name);
-    let inputs = inputs(options)?;
-    let stamp = out.join("inputs.sha256");
-    if !options.update
-        && fs::read_to_string(&stamp).is_ok_and(|old| old == inputs)
-        && let Some(artifacts) = Artifacts::load(&out).filter(Artifacts::complete)
-    {
+    fs::create_dir_all(&out).map_err(Error::write(&out))?;
+    let _lock = place::lock(&out.join("lock"))?;
+    let stamp = Stamp::of(options, &out)?;
+    if let (false, Some(artifacts)) = (options.update, Artifacts::load(&out).filter(|a| stamp.is_fresh(a))) {
         return Ok(artifacts);
     }
     host::ensure(host::BUILD, options.install)?;
-    let _ = fs::remove_file(&stamp);
+    stamp.clear();
     let artifacts = build(options, &recipe, &out)?;
-    fs::write(&stamp, inputs).map_err(Error::write(&stamp))?;
+    stamp.set(&artifacts)?;
     Ok(artifacts)
 }
 
-impl Artifacts {
-    /// Those of an earlier build in its output folder.
-    pub fn load(out: &Path) -> Option<Artifacts> {
-        serde_json::from_slice(&fs::read(out.join("artifacts.json")).ok()?).ok()
-    }
-
-    fn complete(&self) -> bool {
-        let files = [
-            &self.image,
-            &self.compressed,
-            &self.manifest,
-            &self.sbom,
-            &self.kernel,
-            &self.initrd,
-            &self.tools,
-        ];
-        files.iter().all(|path| path.exists())
-    }
-
-    /// The unpacked tools.
-    ///
-    /// # Errors
-    /// They are gone.
-    pub fn tools(&self) -> Result<Tools> {
-        Tools::at(&self.tools, &self.library_folder)
-    }
-
-    /// Unpacks the image's root file system as plain files, for programs that are to run on this machine.
-    ///
-    /// # Errors
-    /// The image cannot be read, or `unsquashfs` fails.
-    pub fn unpack_root(&self, folder: &Path) -> Result<()> {
-        let mut image = fs::File::open(&self.image).map_err(Error::read(&self.image))?;
-        let (offset, _) = gpt::find(&mut image, "root-a")?;
-        let mut command = self.tools()?.command("usr/bin/unsquashfs");
-        command.args(["-quiet", "-no-progress", "-no-xattrs", "-force", "-offset"]).arg(offset.to_string());
-        crate::process::output(command.arg("-dest").arg(folder).arg(&self.image)).map(drop)
-    }
-}
-
-/// A digest of everything that decides the output: recipe, sources, overlay, lock, options and this program itself.
-fn inputs(options: &Options) -> Result<String> {
-    let scripts = options.source.join("image/recipes/maintainer-scripts.toml");
-    let mut files = vec![options.recipe.clone(), scripts, options.source.join("overlay")];
-    match &options.programs {
-        Some(folder) => files.push(folder.clone()),
-        None => files.extend(programs::sources(&options.source)),
-    }
-    files.extend(options.locked.clone());
-    files.push("/proc/self/exe".into());
-    let mut parts = vec![format!("{:?} {:?}", options.compression, options.mirror)];
-    for path in files {
-        if path.is_dir() {
-            for (name, node) in Tree::read_folder(&path)?.iter() {
-                let content = match &node.kind {
-                    Kind::File(bytes) => digest::hex(bytes),
-                    Kind::Link(target) => target.clone(),
-                    Kind::Folder => String::new(),
-                };
-                parts.push(format!("{name} {:o} {content}", node.mode));
-            }
-        } else {
-            parts.push(digest::hex(&fs::read(&path).map_err(Error::read(&path))?));
-        }
-    }
-    Ok(digest::hex(parts.join("\n").as_bytes()))
-}
-
 fn build(options: &Options, recipe: &Recipe, out: &Path) -> Result<Artifacts> {
-    fs::create_dir_all(out).map_err(Error::write(out))?;
     let architecture = recipe.architecture;
     let programs_folder = match &options.programs {
         Some(folder) => folder.clone(),
@@ -206,15 +105,14 @@ fn build(options: &Options, recipe: &Recipe, out: &Path) -> Result<Artifacts> {
     }
     let Unpacked { packages, scripts } = {
         let _step = step("unpack packages");
-        unpack(&apt, &lock, &options.cache, architecture.library_folder())?
+        Unpacked::of(&apt, &lock, &options.cache, architecture.library_folder())?
     };
     let tools = Tools::unpack(&options.cache, &tools_digest(recipe, &lock), recipe, &packages)?;
     let (kernel_package, kernel_tree) = packages.with_prefix("linux-", "boot/vmlinuz-")?;
     let modules = Modules::new(kernel_package, kernel_tree)?;
     let overlay = options.source.join("overlay");
-    let root = rootfs::root(recipe, &packages, &modules, &programs, &overlay)?;
-    let is_used =
-        |script: &Script| root.sources.contains(&script.package) || script.package == kernel_package;
+    let root = rootfs::root(recipe, &packages, kernel_package, &modules, &programs, &overlay)?;
+    let is_used = |script: &Script| root.sources.contains(&script.package);
     let used: Vec<Script> =
         scripts.into_iter().filter(is_used).map(|s| s.without_version(&modules.version)).collect();
     let list = options.source.join("image/recipes/maintainer-scripts.toml");
@@ -283,23 +181,18 @@ fn build(options: &Options, recipe: &Recipe, out: &Path) -> Result<Artifacts> {
         kernel: modules.version.clone(),
         root_hash,
         programs: program_digests(&programs),
+        toolchain: programs::toolchain()?,
         lock,
-        used: root
-            .sources
-            .iter()
-            .cloned()
-            .chain([kernel_package.to_owned(), STUB_PACKAGE.to_owned()])
-            .collect(),
+        used: root.sources.iter().cloned().collect(),
         outputs: vec![image_digest, compressed_digest],
     };
-    let cargo_lock = options.source.join("Cargo.lock");
-    let cargo_lock = fs::read_to_string(&cargo_lock).map_err(Error::read(&cargo_lock))?;
+    let crates = programs::crates(&options.source, architecture)?;
     let artifacts = Artifacts {
         name: recipe.name.clone(),
         image,
         compressed,
         manifest: outputs.write("manifest.json", &manifest.to_json())?,
-        sbom: outputs.write("sbom.cdx.json", &sbom::cyclonedx(&manifest, &cargo_lock, &seed))?,
+        sbom: outputs.write("sbom.cdx.json", &sbom::cyclonedx(&manifest, &crates, &seed))?,
         kernel: kernel_out,
         initrd: initrd_out,
         command_line,
@@ -309,8 +202,7 @@ fn build(options: &Options, recipe: &Recipe, out: &Path) -> Result<Artifacts> {
     };
     let text =
         serde_json::to_vec_pretty(&artifacts).map_err(|e| Error::format("artifacts", e.to_string()))?;
-    let path = out.join("artifacts.json");
-    fs::write(&path, text).map_err(Error::write(&path))?;
+    place::replace(&out.join(Artifacts::FILE), &text)?;
     Ok(artifacts)
 }
 
@@ -327,7 +219,7 @@ impl Outputs<'_> {
 
     fn write(&self, ending: &str, bytes: &[u8]) -> Result<PathBuf> {
         let path = self.path(ending);
-        fs::write(&path, bytes).map_err(Error::write(&path))?;
+        place::replace(&path, bytes)?;
         Ok(path)
     }
 }
@@ -352,7 +244,7 @@ fn initrd_level(compression: Compression) -> i32 {
 
 /// The packages to take: of the manifest that was named, else of the last build, else what apt says.
 fn resolve(options: &Options, recipe: &Recipe, out: &Path) -> Result<(Lock, Apt)> {
-    let apt = Apt::new(&options.cache.join("apt").join(&recipe.name), recipe, options.mirror.as_deref())?;
+    let apt = Apt::new(&options.cache.join("apt").join(&recipe.name), recipe, options.mirrors.as_ref())?;
     let request = apt::request(recipe);
     if let Some(path) = &options.locked {
         let lock = Manifest::load(path)?.lock;
@@ -362,50 +254,17 @@ fn resolve(options: &Options, recipe: &Recipe, out: &Path) -> Result<(Lock, Apt)
         }
         return Ok((lock, apt));
     }
-    let last = Manifest::load(&out.join(format!("{}.manifest.json", recipe.name))).map(|m| m.lock);
-    if let (false, Some(lock)) = (options.update, last.ok().filter(|lock| lock.request == request)) {
-        return Ok((lock, apt));
+    let last = out.join(format!("{}.manifest.json", recipe.name));
+    // A damaged one is an error: to resolve again is what only --update does.
+    if !options.update && last.exists() {
+        let lock = Manifest::load(&last)?.lock;
+        if lock.request == request {
+            return Ok((lock, apt));
+        }
     }
     let _step = step("ask the mirror for packages");
     apt.update()?;
     Ok((apt.resolve(recipe)?, apt))
-}
-
-/// Every package, unpacked.
-struct Unpacked {
-    packages: Packages,
-    scripts: Vec<Script>,
-}
-
-/// Unpacks every package, with the uncompressed archives kept for the next time.
-fn unpack(apt: &Apt, lock: &Lock, cache: &Path, library_folder: &str) -> Result<Unpacked> {
-    let kept = cache.join("unpacked");
-    fs::create_dir_all(&kept).map_err(Error::write(&kept))?;
-    let one = |package: &Package| -> Result<(Tree, Vec<Script>)> {
-        let place = |part: &str| kept.join(format!("{}.{part}.tar", package.sha256));
-        let keep = |part: &str, bytes: &[u8]| -> Result<()> {
-            let draft = kept.join(format!("{}.{part}.{}", package.sha256, std::process::id()));
-            fs::write(&draft, bytes).map_err(Error::write(&draft))?;
-            fs::rename(&draft, place(part)).map_err(Error::write(place(part)))
-        };
-        let deb = match (fs::read(place("data")), fs::read(place("control"))) {
-            (Ok(data), Ok(control)) => Deb { data, control },
-            _ => {
-                let deb = Deb::open(&apt.archive(package))?;
-                keep("data", &deb.data)?;
-                keep("control", &deb.control)?;
-                deb
-            }
-        };
-        let damaged = |reason| Error::Unpack { path: apt.archive(package), reason };
-        let script = |(name, text)| Script { package: package.name.clone(), name, text };
-        let scripts = deb::scripts(&deb.control).map_err(damaged)?.into_iter().map(script).collect();
-        Ok((deb::tree(&deb.data).map_err(damaged)?, scripts))
-    };
-    let unpacked: Vec<(Tree, Vec<Script>)> = lock.packages.par_iter().map(one).collect::<Result<_>>()?;
-    let (trees, scripts): (Vec<Tree>, Vec<Vec<Script>>) = unpacked.into_iter().unzip();
-    let trees: BTreeMap<String, Tree> = lock.packages.iter().map(|p| p.name.clone()).zip(trees).collect();
-    Ok(Unpacked { packages: Packages::new(trees, library_folder), scripts: scripts.concat() })
 }
 
 /// The tools' folder is named after every package that may be in it.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use image::apt::Mirrors;
 use image::build::Options;
 use image::squashfs::Compression;
 
@@ -78,9 +79,12 @@ pub struct BuildArgs {
     /// Folder for downloads [default: ~/.cache/bothy].
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
-    /// Debian mirror [default: the one of this machine's own apt].
+    /// Debian mirror; its security archive is looked for at URI-security [default: those of this machine's own apt].
     #[arg(long, value_name = "URI")]
     mirror: Option<String>,
+    /// Address of the security archive, where it is not that of the mirror with -security.
+    #[arg(long, value_name = "URI", requires = "mirror")]
+    security_mirror: Option<String>,
     /// Resolve packages again instead of taking those of the last build.
     #[arg(long, conflicts_with = "locked")]
     update: bool,
@@ -101,16 +105,21 @@ pub struct BuildArgs {
     no_install: bool,
 }
 
+/// Paths are kept in files that others read from other folders.
+fn absolute(path: Option<PathBuf>) -> image::Result<Option<PathBuf>> {
+    path.map(|path| std::path::absolute(&path).map_err(image::Error::read(&path))).transpose()
+}
+
 impl BuildArgs {
     /// The build that is meant.
     pub fn options(self) -> image::Result<Options> {
         let mut options = Options::new(&self.recipe)?;
-        options.out = self.out.unwrap_or(options.out);
-        options.cache = self.cache.unwrap_or(options.cache);
-        options.mirror = self.mirror;
+        options.out = absolute(self.out)?.unwrap_or(options.out);
+        options.cache = absolute(self.cache)?.unwrap_or(options.cache);
+        options.mirrors = self.mirror.map(|uri| Mirrors::new(uri, self.security_mirror));
         options.update = self.update;
-        options.locked = self.locked;
-        options.programs = self.programs;
+        options.locked = absolute(self.locked)?;
+        options.programs = absolute(self.programs)?;
         options.install = !self.no_install;
         if self.release {
             options.compression = Compression::Release;

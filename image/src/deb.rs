@@ -1,9 +1,7 @@
 //! Reads Debian's binary packages (deb(5)): an ar archive that holds `control.tar` and `data.tar`, compressed.
 
 use std::io::Read;
-use std::path::Path;
 
-use crate::error::{Error, Result};
 use crate::tree::{Node, Tree};
 
 /// What a package holds.
@@ -15,15 +13,6 @@ pub struct Deb {
 }
 
 impl Deb {
-    /// Reads a package file.
-    ///
-    /// # Errors
-    /// It cannot be read or is damaged.
-    pub fn open(path: &Path) -> Result<Deb> {
-        let bytes = std::fs::read(path).map_err(Error::read(path))?;
-        Deb::parse(&bytes).map_err(|reason| Error::Unpack { path: path.to_owned(), reason })
-    }
-
     /// Takes a package apart.
     ///
     /// # Errors

@@ -144,7 +144,10 @@ pub fn find(disk: &mut (impl std::io::Read + std::io::Seek), name: &str) -> Resu
         .chunks_exact(ENTRY)
         .find(|entry| entry[56..].starts_with(&wanted))
         .map(|entry| (number(entry, 32), number(entry, 40)))
-        .and_then(|(first, last)| Some((first * SECTOR, (last.checked_sub(first)? + 1) * SECTOR)))
+        .and_then(|(first, last)| {
+            let length = last.checked_sub(first)?.checked_add(1)?.checked_mul(SECTOR)?;
+            Some((first.checked_mul(SECTOR)?, length))
+        })
         .ok_or_else(|| Error::format("GPT", format!("no partition is called {name}")))
 }
 

@@ -1,10 +1,9 @@
 //! What the machine that builds must have, and how it gets it.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::error::{Error, Result};
-use crate::process;
 
 /// Something that has to be there: a program, or a file of data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,9 +36,6 @@ pub const QEMU: Tool = Tool {
     package: "qemu-system-x86",
     purpose: "boot the image in a virtual machine",
 };
-/// Disk images for the emulator.
-pub const QEMU_IMG: Tool =
-    Tool { file: "qemu-img", package: "qemu-utils", purpose: "make the machine's disk" };
 /// UEFI firmware for virtual machines.
 pub const OVMF: Tool =
     Tool { file: "/usr/share/OVMF/OVMF_CODE_4M.fd", package: "ovmf", purpose: "boot through UEFI firmware" };
@@ -47,7 +43,7 @@ pub const OVMF: Tool =
 /// To build an image.
 pub const BUILD: &[Tool] = &[PROTOC, CC, LIBC, KEYRING];
 /// To boot one.
-pub const BOOT: &[Tool] = &[QEMU, QEMU_IMG, OVMF];
+pub const BOOT: &[Tool] = &[QEMU, OVMF];
 
 fn present(tool: &Tool) -> bool {
     if tool.file.starts_with('/') {
@@ -89,7 +85,16 @@ pub fn ensure(tools: &[Tool], install: bool) -> Result<()> {
         if !root {
             command.arg("apt-get");
         }
-        process::output(command.args(["-q", "-y"]).args(arguments).env("DEBIAN_FRONTEND", "noninteractive"))
+        // A machine that has just booted may be busy with its own updates.
+        command.args(["-q", "-y", "-o", "DPkg::Lock::Timeout=300"]).args(arguments);
+        // What apt says is for the user to see, on standard error: standard output is the command's own.
+        command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).stdout(std::io::stderr());
+        let status = command.status().map_err(|source| Error::Start { program: "apt-get".into(), source })?;
+        if status.success() {
+            return Ok(());
+        }
+        let stderr = "what apt said stands above".to_owned();
+        Err(Error::Program { program: format!("apt-get {}", arguments[0]), status, stderr })
     };
     let failed = |e: Error| Error::HostTools { missing: list.clone(), advice: format!("{e}; {by_hand}") };
     // A fresh machine knows no packages until it has asked once.

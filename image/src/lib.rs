@@ -7,6 +7,7 @@
 //! The command line tool `bothy` and the tests of whole machines use this crate as a library.
 
 pub mod apt;
+pub mod artifacts;
 pub mod bench;
 pub mod build;
 pub mod config;
@@ -33,11 +34,13 @@ pub mod sbom;
 pub mod scripts;
 pub mod select;
 pub mod squashfs;
+pub mod stamp;
 pub mod testing;
 pub mod tools;
 pub mod tree;
 pub mod uki;
+pub mod unpacked;
 pub mod verity;
 
-pub use build::Artifacts;
+pub use artifacts::Artifacts;
 pub use error::{Error, Result};

@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     match execute(Cli::parse().command) {
         Ok(code) => code,
         Err(e) => {
-            eprintln!("bothy: {e:#}");
+            eprintln!("bothy: {e}");
             ExitCode::FAILURE
         }
     }

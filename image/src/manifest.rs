@@ -24,12 +24,23 @@ pub struct Manifest {
     pub root_hash: String,
     /// SHA-256 of each of our programs.
     pub programs: Vec<Digest>,
+    /// What compiled and linked them.
+    pub toolchain: Vec<Tool>,
     /// Everything that apt resolved.
     pub lock: Lock,
     /// Names of the packages that something in the image comes from.
     pub used: Vec<String>,
     /// The finished files: the image and what of it other tools want.
     pub outputs: Vec<Digest>,
+}
+
+/// A program or library of the machine that builds, whose version matters to the bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tool {
+    /// Its name, or that of its Debian package.
+    pub name: String,
+    /// Its version.
+    pub version: String,
 }
 
 /// A file and its SHA-256.
@@ -57,8 +68,10 @@ impl Manifest {
     /// The file cannot be read, or is no manifest of this format.
     pub fn load(path: &Path) -> Result<Manifest> {
         let bytes = std::fs::read(path).map_err(Error::read(path))?;
-        let manifest: Manifest = serde_json::from_slice(&bytes)
-            .map_err(|e| Error::Format { format: "manifest", reason: format!("{}: {e}", path.display()) })?;
+        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|e| {
+            let advice = "`bothy build --update` resolves packages again and writes a new one";
+            Error::format("manifest", format!("{}: {e}; {advice}", path.display()))
+        })?;
         if manifest.format != 1 {
             return Err(Error::format(
                 "manifest",

@@ -1,5 +1,7 @@
 //! Where things lie on the machine that builds.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -30,9 +32,10 @@ pub fn cache() -> Result<PathBuf> {
         })
 }
 
-/// Where cargo and we put what is built.
+/// Where cargo and we put what is built, absolute: `$CARGO_TARGET_DIR`, else `target` in the checkout.
 pub fn target(source: &Path) -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| source.join("target"), PathBuf::from)
+    let folder = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| source.join("target"), PathBuf::from);
+    std::path::absolute(&folder).unwrap_or(folder)
 }
 
 /// A recipe by its path, or by its name in `image/recipes`.
@@ -40,5 +43,43 @@ pub fn recipe(source: &Path, name: &str) -> PathBuf {
     if name.contains('/') || name.ends_with(".toml") {
         return PathBuf::from(name);
     }
-    source.join("image/recipes").join(format!("{name}.toml"))
+    recipes(source).join(format!("{name}.toml"))
+}
+
+/// The folder of the recipes that come with the builder.
+pub fn recipes(source: &Path) -> PathBuf {
+    source.join("image/recipes")
+}
+
+/// Opens a lock file and waits until nobody else holds it. The lock ends with the file, or with this process.
+///
+/// # Errors
+/// The file cannot be made, or the file system knows no locks.
+pub fn lock(path: &Path) -> Result<File> {
+    let file = File::create(path).map_err(Error::write(path))?;
+    if file.try_lock().is_err() {
+        eprintln!("bothy: waiting for another build, which holds {}", path.display());
+        file.lock().map_err(Error::write(path))?;
+    }
+    Ok(file)
+}
+
+/// Writes a file so that under its name there is always a whole one, the old or the new.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let draft = PathBuf::from(name);
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&draft)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&draft, path)
+    };
+    write().map_err(|e| {
+        let _ = std::fs::remove_file(&draft);
+        Error::write(path)(e)
+    })
 }

@@ -12,7 +12,8 @@ const STDERR_TAIL: usize = 2000;
 fn label(command: &Command) -> String {
     let program = command.get_program().to_string_lossy();
     let program = program.rsplit('/').next().unwrap_or_default().to_owned();
-    let words = command.get_args().take(3).map(|a| a.to_string_lossy().into_owned());
+    let words =
+        command.get_args().map(|a| a.to_string_lossy().into_owned()).filter(|a| !a.starts_with('-')).take(2);
     std::iter::once(program).chain(words).collect::<Vec<_>>().join(" ")
 }
 

@@ -1,9 +1,11 @@
 //! Our own programs for the device: built by cargo as static programs, with bytes that do not depend on where.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::error::{Error, Result};
+use crate::manifest::Tool;
 use crate::recipe::Architecture;
 use crate::squashfs::Compression;
 
@@ -66,15 +68,8 @@ pub fn build(source: &Path, architecture: Architecture, compression: Compression
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(source).args([
-        "build",
-        "--quiet",
-        "--locked",
-        "--profile",
-        "device",
-        "--target",
-        target,
-    ]);
+    command.current_dir(source).args(["build", "--quiet", "--locked", "--profile", profile(compression)]);
+    command.args(["--target", target]).arg("--target-dir").arg(&target_dir);
     for (program, package) in PROGRAMS {
         command.args(["--package", package, "--bin", program]);
     }
@@ -99,8 +94,95 @@ fn home() -> Option<PathBuf> {
     std::env::var_os("HOME").map(PathBuf::from)
 }
 
+/// Name, version and checksum of the crates that the programs are linked from, as `Cargo.lock` has them.
+///
+/// # Errors
+/// cargo fails, or the lock file cannot be read.
+pub fn crates(source: &Path, architecture: Architecture) -> Result<Vec<(String, String, String)>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(source).args(["tree", "--locked", "--edges", "normal", "--prefix", "none"]);
+    command.args(["--target", architecture.rust_target(), "--format", "{p}"]);
+    for (_, package) in PROGRAMS {
+        command.args(["--package", package]);
+    }
+    let printed = crate::process::output(&mut command)?;
+    let printed = String::from_utf8_lossy(&printed);
+    let linked: BTreeSet<(&str, &str)> = printed.lines().filter_map(name_and_version).collect();
+    let path = source.join("Cargo.lock");
+    let lock = std::fs::read_to_string(&path).map_err(Error::read(&path))?;
+    let mut crates = locked(&lock);
+    crates.retain(|(name, version, _)| linked.contains(&(name.as_str(), version.as_str())));
+    Ok(crates)
+}
+
+/// A line of `cargo tree`: `name v1.2.3 (more)`.
+fn name_and_version(line: &str) -> Option<(&str, &str)> {
+    let mut words = line.split_whitespace();
+    Some((words.next()?, words.next()?.strip_prefix('v')?))
+}
+
+/// Every crate of a registry in the text of a `Cargo.lock`.
+fn locked(lock: &str) -> Vec<(String, String, String)> {
+    let Ok(document) = lock.parse::<toml::Table>() else { return Vec::new() };
+    let packages = document.get("package").and_then(|p| p.as_array()).cloned().unwrap_or_default();
+    let text = |p: &toml::Value, key: &str| Some(p.get(key)?.as_str()?.to_owned());
+    packages
+        .iter()
+        .filter_map(|p| Some((text(p, "name")?, text(p, "version")?, text(p, "checksum")?)))
+        .collect()
+}
+
+/// What compiles and links the programs: their bytes, and the C library inside them, depend on it.
+///
+/// # Errors
+/// The compiler or dpkg cannot be asked.
+pub fn toolchain() -> Result<Vec<Tool>> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let rustc = crate::process::output(Command::new(rustc).arg("--version"))?;
+    let mut tools =
+        vec![Tool { name: "rustc".into(), version: text(rustc).trim_start_matches("rustc ").into() }];
+    for package in ["libc6-dev", "gcc"] {
+        let mut query = Command::new("dpkg-query");
+        let version = crate::process::output(query.args(["--show", "--showformat", "${Version}", package]))?;
+        tools.push(Tool { name: package.into(), version: text(version) });
+    }
+    Ok(tools)
+}
+
+fn text(printed: Vec<u8>) -> String {
+    String::from_utf8_lossy(&printed).trim().to_owned()
+}
+
+/// The programs' files in a folder.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    PROGRAMS.iter().map(|(program, _)| folder.join(program)).collect()
+}
+
 /// Files that decide what the programs are: everything that cargo reads of the sources.
 pub fn sources(source: &Path) -> Vec<PathBuf> {
     let names = ["Cargo.toml", "Cargo.lock", "init", "stack", "provisioning"];
     names.iter().map(|name| source.join(name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crates_of_a_registry_are_listed_and_ours_are_not() {
+        let lock = "version = 4\n[[package]]\nname = \"own\"\nversion = \"1.0.0\"\n\
+                    [[package]]\nname = \"foreign\"\nversion = \"2.0.0+x\"\nchecksum = \"ab\"\n";
+        assert_eq!(locked(lock), [("foreign".to_owned(), "2.0.0+x".to_owned(), "ab".to_owned())]);
+        assert_eq!(name_and_version("tokio v1.2.3 (*)"), Some(("tokio", "1.2.3")));
+    }
+
+    #[test]
+    fn an_image_for_publishing_has_programs_of_its_own() {
+        let folders = [Compression::Development, Compression::Release]
+            .map(|compression| folder(Path::new("/s"), Architecture::Amd64, compression));
+        assert!(folders[0].ends_with(profile(Compression::Development)));
+        assert!(folders[1].ends_with(profile(Compression::Release)));
+        assert_ne!(folders[0], folders[1]);
+    }
 }

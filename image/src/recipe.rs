@@ -134,7 +134,13 @@ impl Recipe {
     /// # Errors
     /// The file cannot be read, or is no valid recipe; the message names line and column.
     pub fn load(path: &Path) -> Result<Recipe> {
-        let text = std::fs::read_to_string(path).map_err(Error::read(path))?;
+        let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => Error::Recipe {
+                path: path.to_owned(),
+                reason: format!("there is no such file{}", others(path)),
+            },
+            _ => Error::Read { path: path.to_owned(), source },
+        })?;
         let mut recipe: Recipe = toml::from_str(&text)
             .map_err(|e| Error::Recipe { path: path.to_owned(), reason: e.to_string() })?;
         recipe.path = path.to_owned();
@@ -175,4 +181,18 @@ impl Recipe {
         }
         Ok(())
     }
+}
+
+/// The recipes beside one that is not there.
+fn others(path: &Path) -> String {
+    let folder = path.parent().map(std::fs::read_dir);
+    let mut names: Vec<String> = folder
+        .and_then(std::io::Result::ok)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_suffix(".toml")?.to_owned()))
+        .filter(|name| name != "maintainer-scripts")
+        .collect();
+    names.sort();
+    if names.is_empty() { String::new() } else { format!("; there are: {}", names.join(", ")) }
 }

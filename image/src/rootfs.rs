@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::kmod::Modules;
 use crate::oci;
 use crate::programs::Programs;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, STUB_PACKAGE};
 use crate::select::{Packages, Selection};
 use crate::tree::{Kind, Node, Tree};
 
@@ -45,6 +45,7 @@ const IMAGES: &str = "usr/share/bothy/images";
 pub fn root(
     recipe: &Recipe,
     packages: &Packages,
+    kernel_package: &str,
     modules: &Modules,
     programs: &Programs,
     overlay: &Path,
@@ -88,6 +89,7 @@ pub fn root(
             tree.insert(&format!("{IMAGES}/{name}/{path}"), node.clone());
         }
     }
+    sources.extend([kernel_package.to_owned(), STUB_PACKAGE.to_owned()]);
     copyrights(&mut tree, packages, &sources)?;
     tree.overlay(&Tree::read_folder(overlay)?);
     Ok(Selection { tree, sources })

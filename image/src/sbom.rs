@@ -7,8 +7,8 @@ use crate::manifest::Manifest;
 
 /// Describes what is in an image: Debian's packages, our programs, and the crates that these are linked from.
 ///
-/// `cargo_lock` is the text of the workspace's `Cargo.lock`.
-pub fn cyclonedx(manifest: &Manifest, cargo_lock: &str, seed: &Seed) -> Vec<u8> {
+/// `crates` are name, version and checksum of the latter.
+pub fn cyclonedx(manifest: &Manifest, crates: &[(String, String, String)], seed: &Seed) -> Vec<u8> {
     let used = |name: &str| manifest.used.iter().any(|u| u == name);
     let mut components: Vec<Value> = manifest
         .lock
@@ -35,8 +35,13 @@ pub fn cyclonedx(manifest: &Manifest, cargo_lock: &str, seed: &Seed) -> Vec<u8> 
             "version": manifest.version, "hashes": [{"alg": "SHA-256", "content": program.sha256}],
         })
     }));
-    components.extend(crates(cargo_lock).into_iter().map(|(name, version, checksum)| {
-        let purl = format!("pkg:cargo/{name}@{}", escape(&version));
+    // Our programs carry the C library of the machine that linked them.
+    components.extend(manifest.toolchain.iter().filter(|tool| tool.name == "libc6-dev").map(|tool| {
+        let purl = format!("pkg:deb/debian/{}@{}", tool.name, escape(&tool.version));
+        json!({"type": "library", "bom-ref": purl, "name": tool.name, "version": tool.version, "purl": purl})
+    }));
+    components.extend(crates.iter().map(|(name, version, checksum)| {
+        let purl = format!("pkg:cargo/{name}@{}", escape(version));
         json!({
             "type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl,
             "hashes": [{"alg": "SHA-256", "content": checksum}],
@@ -62,17 +67,6 @@ pub fn cyclonedx(manifest: &Manifest, cargo_lock: &str, seed: &Seed) -> Vec<u8> 
     text
 }
 
-/// Name, version and checksum of every crate from a registry.
-fn crates(lock: &str) -> Vec<(String, String, String)> {
-    let Ok(document) = lock.parse::<toml::Table>() else { return Vec::new() };
-    let packages = document.get("package").and_then(|p| p.as_array()).cloned().unwrap_or_default();
-    let text = |p: &toml::Value, key: &str| Some(p.get(key)?.as_str()?.to_owned());
-    packages
-        .iter()
-        .filter_map(|p| Some((text(p, "name")?, text(p, "version")?, text(p, "checksum")?)))
-        .collect()
-}
-
 /// Percent-encodes what a package URL may not hold as it is (purl specification).
 fn escape(text: &str) -> String {
     text.bytes()
@@ -86,13 +80,6 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn crates_of_a_registry_are_listed_and_ours_are_not() {
-        let lock = "version = 4\n[[package]]\nname = \"own\"\nversion = \"1.0.0\"\n\
-                    [[package]]\nname = \"foreign\"\nversion = \"2.0.0+x\"\nchecksum = \"ab\"\n";
-        assert_eq!(crates(lock), [("foreign".to_owned(), "2.0.0+x".to_owned(), "ab".to_owned())]);
-    }
 
     #[test]
     fn versions_are_escaped() {

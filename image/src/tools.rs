@@ -39,6 +39,8 @@ impl Tools {
             let selection = packages.select(&wanted)?;
             // A half-written folder must never be taken for a whole one.
             let draft = cache.join("tools").join(format!("{digest}.{}", std::process::id()));
+            // One of a build that was killed, when process numbers repeat.
+            let _ = std::fs::remove_dir_all(&draft);
             selection.tree.write_folder(&draft)?;
             if std::fs::rename(&draft, &folder).is_err() && !folder.exists() {
                 return Err(Error::Tree(format!("cannot move {} into place", draft.display())));

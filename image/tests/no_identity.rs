@@ -35,6 +35,18 @@ fn holds_password(line: &str) -> bool {
     line.split(':').nth(1).is_some_and(|hash| hash.starts_with('$') && hash.matches('$').count() >= 3)
 }
 
+fn check(path: &Path, bytes: &[u8]) {
+    let name = path.file_name().unwrap().to_string_lossy();
+    for identity in ["machine-id", "random-seed", "hostid", "ssh_host_"] {
+        assert!(!name.contains(identity), "{}", path.display());
+    }
+    assert!(!holds_private_key(bytes), "{} holds a private key", path.display());
+    if path.starts_with("etc") {
+        let text = String::from_utf8_lossy(bytes);
+        assert!(!text.lines().any(holds_password), "{} holds a password", path.display());
+    }
+}
+
 #[test]
 fn nothing_in_the_root_is_secret_or_personal() {
     let folder = tempfile::tempdir().unwrap();
@@ -44,18 +56,28 @@ fn nothing_in_the_root_is_secret_or_personal() {
     files(&root, &mut all);
     assert!(all.len() > 100, "only {} files: is this the root file system?", all.len());
     for path in &all {
-        let name = path.file_name().unwrap().to_string_lossy();
-        let inside = path.strip_prefix(&root).unwrap();
-        for identity in ["machine-id", "random-seed", "hostid", "ssh_host_"] {
-            assert!(!name.contains(identity), "{}", inside.display());
-        }
-        let bytes = std::fs::read(path).unwrap();
-        assert!(!holds_private_key(&bytes), "{} holds a private key", inside.display());
-        if inside.starts_with("etc") {
-            let text = String::from_utf8_lossy(&bytes);
-            assert!(!text.lines().any(holds_password), "{} holds a password", inside.display());
-        }
+        check(path.strip_prefix(&root).unwrap(), &std::fs::read(path).unwrap());
     }
+}
+
+#[test]
+fn nothing_on_the_boot_partition_is_secret_or_personal() {
+    let artifacts = artifacts::finished();
+    let mut file = std::fs::File::open(&artifacts.image).unwrap();
+    let (start, length) = image::gpt::find(&mut file, "boot").unwrap();
+    let mut boot = vec![0; length as usize];
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut boot, start).unwrap();
+    assert!(!holds_private_key(&boot));
+    // What is compressed in there: the initrd.
+    let initrd = zstd::decode_all(&std::fs::read(&artifacts.initrd).unwrap()[..]).unwrap();
+    assert!(!holds_private_key(&initrd));
+    for name in ["machine-id", "random-seed", "shadow"] {
+        assert!(!initrd.windows(name.len() + 1).any(|w| w == format!("{name}\0").as_bytes()), "{name}");
+    }
+    // Nobody has a password yet, and nobody has configured anything.
+    let text = image::fat::read_file(&boot, "bothy.toml").unwrap();
+    let config = provisioning::parse(std::str::from_utf8(&text).unwrap(), "bothy.toml").unwrap();
+    assert!(config.gateway.password.is_none() && config.functions.is_empty() && config.hostname.is_none());
 }
 
 #[test]

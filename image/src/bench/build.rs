@@ -90,9 +90,6 @@ fn measured(options: &Options, recipe: &Path, folder: &Path) -> Result<Cost> {
     if let Some(programs) = &options.programs {
         command.arg("--programs").arg(programs);
     }
-    if let Some(mirror) = &options.mirror {
-        command.arg("--mirror").arg(mirror);
-    }
     let before = children_cpu()?;
     let began = Instant::now();
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();

@@ -37,29 +37,29 @@ impl Kept {
         let path = folder.join("disk.img");
         let image = folder.join("image");
         let identity = identity(artifacts)?;
-        let made_of = fs::read_to_string(&image).ok().filter(|_| !fresh && path.exists());
+        let made_of = fs::read_to_string(&image).unwrap_or_default();
         if fresh {
             // Variables of a machine that no longer exists.
             let _ = fs::remove_file(folder.join("firmware-variables.fd"));
         }
-        let disk = match made_of {
-            Some(made_of) if made_of == identity => Disk::open(&path)?,
-            made_of => {
+        // Only its absence, or the user's word, makes a new disk: what a run left that was interrupted has data on it.
+        let new = fresh || !path.exists();
+        let disk = if new {
+            let _step = step("make a disk of 4 GiB");
+            Disk::create(&artifacts.image, &path)?
+        } else {
+            let disk = Disk::open(&path)?;
+            if made_of != identity {
+                let _step = step("put the new system onto the disk of the last run (its data stays)");
                 let _ = fs::remove_file(&image);
-                let disk = if made_of.is_some() {
-                    let _step = step("put the new system onto the disk of the last run (its data stays)");
-                    let disk = Disk::open(&path)?;
-                    disk.replace_system(&artifacts.image)?;
-                    disk
-                } else {
-                    let _step = step("make a disk of 4 GiB");
-                    Disk::create(&artifacts.image, &path)?
-                };
-                disk.write_boot_file("bothy.toml", configuration(USER, &password).as_bytes())?;
-                fs::write(&image, identity).map_err(Error::file("write", &image))?;
-                disk
+                disk.replace_system(&artifacts.image)?;
             }
+            disk
         };
+        if new || made_of != identity {
+            disk.write_boot_file("bothy.toml", configuration(USER, &password).as_bytes())?;
+            fs::write(&image, identity).map_err(Error::file("write", &image))?;
+        }
         Ok(Self { folder, disk, password, _lock: lock })
     }
 

@@ -57,7 +57,7 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 /// Any step; the message has the end of the console and where the rest is.
 pub fn run(options: &Options) -> Result<()> {
     let began = Instant::now();
-    host::ensure(host::BOOT, options.build.install)?;
+    host::ensure(&[host::BUILD, host::BOOT].concat(), options.build.install)?;
     let artifacts = build::ensure(&options.build)?;
     let kept =
         Kept::open(&place::target(&options.build.source).join("bothy/run"), &artifacts, options.fresh)?;
