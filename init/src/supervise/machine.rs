@@ -305,12 +305,11 @@ impl Machine {
         }
     }
 
-    /// Hands over; without a PID 1 of ours (a distribution's init runs us) the process ends and that is all.
-    pub(super) async fn tell_end(&self, ending: Ending) {
+    /// Hands over. The process ends then, which is the sooner the better: PID 1 waits for every process before it
+    /// unmounts. Without a PID 1 of ours (a distribution's init runs us) that end is all.
+    pub(super) fn tell_end(&self, ending: Ending) {
         if let Some(link) = &self.pid1 {
             link.end(ending);
-            // PID 1 kills us.
-            tokio::time::sleep(Duration::from_secs(30)).await;
         }
     }
 }

@@ -45,6 +45,9 @@ pub(crate) fn run() -> ExitCode {
     };
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, life());
+    // Not waiting for a thread that a dead disk holds.
+    drop(local);
+    runtime.shutdown_background();
     ExitCode::FAILURE
 }
 

@@ -92,7 +92,7 @@ pub(super) async fn shutdown(machine: &Rc<Machine>, ending: Ending) {
         (phase.run)(machine).await;
         screen::progress(&format!("{} down", phase.name));
     }
-    machine.tell_end(ending).await;
+    machine.tell_end(ending);
 }
 
 /// All phases as text.
