@@ -58,11 +58,13 @@ pub(crate) struct Phase {
 
 /// Runs PID 1.
 pub(crate) fn run() -> ! {
-    let signals = block_signals();
+    let signals = catch_unwind(block_signals).unwrap_or_default();
     for phase in PHASES {
-        if let Err(error) = (phase.run)() {
-            // Half a machine that says what is wrong beats one that restarts for ever.
-            alarm(&format!("{}: {error}", phase.name));
+        // Half a machine that says what is wrong beats one that restarts for ever.
+        match catch_unwind(phase.run) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => alarm(&format!("{}: {error}", phase.name)),
+            Err(_) => alarm(&format!("{}: a fault in pid 1, going on", phase.name)),
         }
     }
     kmsg(Level::Info, "pid 1 is set up");

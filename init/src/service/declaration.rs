@@ -114,6 +114,9 @@ pub(crate) const SERVICES: [Declaration; 5] = [
             "/run/bothy/bothy.toml",
             "--credentials",
             "/run/bothy/secrets",
+            // Shorter than the limit of the stop: what is left then still gets an answer.
+            "--drain",
+            "3s",
         ],
         files: (65_536, 524_288),
         ..BASE

@@ -89,8 +89,9 @@ impl Runner {
             });
             let mut random = [0];
             let _ = getrandom(&mut random, GetRandomFlags::empty());
+            let [random] = random;
             tokio::select! {
-                () = tokio::time::sleep(backoff.pause(started.elapsed(), random[0])) => {}
+                () = tokio::time::sleep(backoff.pause(started.elapsed(), random)) => {}
                 () = asked(&mut stop) => break,
             }
             self.board.service(name, |service| service.restarts += 1);
