@@ -2,7 +2,8 @@
 //!
 //! An image ends behind `root-a`; the disk is larger. All four entries lie in one sector, and header and entries are
 //! written with one call, behind a new backup at the disk's real end: a power cut leaves the old table or the new one
-//! on every medium that writes 4096 bytes whole.
+//! on every medium that writes 4096 bytes whole. On one that does not, the backup says the same (the kernel takes it
+//! with `gpt` on its command line), and the next start writes the table at the front again.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -21,6 +22,8 @@ const MIB: u64 = 1 << 20;
 const ROOT_BYTES: u64 = 512 * MIB;
 /// Less than this is no place for containers and logs.
 const DATA_BYTES_MIN: u64 = 64 * MIB;
+/// Where the entries of the table at the front lie.
+const ENTRIES_LBA: u64 = 2;
 /// Linux file system data, 0FC63DAF-8483-4772-8E79-3D69D8477DE4, as it lies on disk (UEFI 2.10, 5.3.3).
 const LINUX_DATA: [u8; 16] =
     [0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4];
@@ -46,31 +49,44 @@ pub(crate) fn read(disk: &Path) -> Result<Vec<Part>> {
 }
 
 /// Adds `root-b` and `data` where they are missing and fit, and gives all partitions. A disk too small for both is
-/// left as it is.
+/// left as it is. A table whose front is torn is made whole from its backup.
 pub(crate) fn extend(disk: &Path) -> Result<Vec<Part>> {
     let mut file = OpenOptions::new().read(true).write(true).open(disk).map_err(Error::read(disk))?;
     let mut gpt = GPT::find_from(&mut file).map_err(wrong(disk))?;
-    let has = |gpt: &GPT, name: &str| parts(gpt).iter().any(|part| part.name == name);
-    if has(&gpt, "data") {
-        return Ok(parts(&gpt));
+    let torn = gpt.header.is_backup();
+    if torn {
+        // A backup names its own place first, and where its own entries lie (UEFI 2.10, 5.3.2).
+        let header = &mut gpt.header;
+        std::mem::swap(&mut header.primary_lba, &mut header.backup_lba);
+        header.partition_entry_lba = ENTRIES_LBA;
     }
-    gpt.header.update_from(&mut file, gpt.sector_size).map_err(wrong(disk))?;
-    let before = parts(&gpt);
-    if !has(&gpt, "root-b") {
-        let root =
-            gpt.iter().find(|(_, entry)| entry.partition_name.as_str() == "root-a").map(|(_, entry)| entry);
-        let Some(kind) = root.map(|entry| entry.partition_type_guid) else {
-            return Err(wrong(disk)("there is no root-a to take the type from"));
-        };
-        if !add(&mut gpt, "root-b", kind, Some(ROOT_BYTES)) {
-            return Ok(before);
+    let mut fuller = gpt.clone();
+    fuller.header.update_from(&mut file, gpt.sector_size).map_err(wrong(disk))?;
+    let added = complete(&mut fuller).map_err(wrong(disk))?;
+    if added {
+        gpt = fuller;
+    }
+    if added || torn {
+        write(&mut gpt, &mut file).map_err(wrong(disk))?;
+    }
+    Ok(parts(&gpt))
+}
+
+/// Adds what is missing. Gives whether that was anything, and all of it fits.
+fn complete(gpt: &mut GPT) -> Result<bool, &'static str> {
+    let has = |gpt: &GPT, name: &str| parts(gpt).iter().any(|part| part.name == name);
+    if has(gpt, "data") {
+        return Ok(false);
+    }
+    if !has(gpt, "root-b") {
+        let root = gpt.iter().find(|(_, entry)| entry.partition_name.as_str() == "root-a");
+        let kind = root.map(|(_, entry)| entry.partition_type_guid);
+        let kind = kind.ok_or("there is no root-a to take the type from")?;
+        if !add(gpt, "root-b", kind, Some(ROOT_BYTES)) {
+            return Ok(false);
         }
     }
-    if !add(&mut gpt, "data", LINUX_DATA, None) {
-        return Ok(before);
-    }
-    write(&mut gpt, &mut file).map_err(wrong(disk))?;
-    Ok(parts(&gpt))
+    Ok(add(gpt, "data", LINUX_DATA, None))
 }
 
 /// Adds one partition behind all others, aligned to 1 MiB; without a size it takes all there is. Whether it fits.
@@ -121,13 +137,17 @@ fn parts(gpt: &GPT) -> Vec<Part> {
     .collect()
 }
 
-/// Backup first, flushed; then protective MBR, header and entries as one write.
+/// Backup first, flushed; then protective MBR, header and entries as one write. A backup that is as it should be is
+/// not touched: it may be the only whole copy.
 fn write(gpt: &mut GPT, file: &mut File) -> Result<(), gptman::Error> {
     let mut record = Record::default();
     gpt.write_into(&mut record)?;
     let front = gpt.header.first_usable_lba * gpt.sector_size;
     for (offset, bytes) in record.writes.iter().filter(|(offset, _)| *offset >= front) {
-        file.write_all_at(bytes, *offset)?;
+        let mut there = vec![0; bytes.len()];
+        if file.read_exact_at(&mut there, *offset).is_err() || there != *bytes {
+            file.write_all_at(bytes, *offset)?;
+        }
     }
     file.sync_all()?;
     let mut head = vec![0; front as usize];
@@ -287,6 +307,25 @@ mod tests {
         let before = std::fs::read(file.path()).unwrap();
         assert_eq!(extend(file.path()).unwrap(), parts);
         assert!(before == std::fs::read(file.path()).unwrap());
+    }
+
+    #[test]
+    fn a_torn_front_is_written_again_from_the_backup() {
+        for (size, torn) in [(2048, 512..1024), (2048, 1024..2048), (772, 512..4096)] {
+            let file = image(size);
+            let parts = extend(file.path()).unwrap();
+            let mut before = std::fs::read(file.path()).unwrap();
+            let length = (torn.end - torn.start) as usize;
+            file.as_file().write_all_at(&vec![0xa5; length], torn.start).unwrap();
+            assert_eq!(extend(file.path()).unwrap(), parts);
+            let mut after = std::fs::read(file.path()).unwrap();
+            // Unused bytes of the header's sector stay as they are.
+            before[604..1024].fill(0);
+            after[604..1024].fill(0);
+            assert!(before == after, "{torn:?}");
+            let header = GPT::find_from(&mut file.reopen().unwrap()).unwrap().header;
+            assert!(header.is_primary());
+        }
     }
 
     #[test]
