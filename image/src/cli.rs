@@ -1,5 +1,6 @@
 //! The command line of `bothy`: what a user may say, and the options that it means.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -39,6 +40,15 @@ pub enum Command {
         bothy test --long                 everything\n  \
         bothy test -- power_off           only tests with this in their name")]
     Test(TestArgs),
+    /// Start a test program, as root where it needs that.
+    #[command(hide = true)]
+    TestProgram {
+        /// The program.
+        program: PathBuf,
+        /// Its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Measure, with the floor beside it that the machine allows.
     #[command(after_help = "Examples:\n  bothy bench build\n  bothy bench boot --runs 5 --json")]
     Bench(BenchArgs),

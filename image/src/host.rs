@@ -73,7 +73,7 @@ pub fn ensure(tools: &[Tool], install: bool) -> Result<()> {
     if !install {
         return Err(Error::HostTools { missing: list, advice: by_hand });
     }
-    let root = effective_uid() == 0;
+    let root = is_root();
     let sudo = Tool { file: "sudo", package: "sudo", purpose: "" };
     if !root && !present(&sudo) {
         return Err(Error::HostTools { missing: list, advice: format!("as root, {by_hand}") });
@@ -110,10 +110,9 @@ pub fn ensure(tools: &[Tool], install: bool) -> Result<()> {
     })
 }
 
-/// The effective user id, which the standard library does not tell; its owner is that of our own process folder.
-fn effective_uid() -> u32 {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self").map_or(u32::MAX, |meta| meta.uid())
+/// Whether this process may do everything.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
 }
 
 #[cfg(test)]

@@ -34,6 +34,9 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        Command::TestProgram { program, arguments } => {
+            return Err(testing::become_test(&program, &arguments).into());
+        }
         Command::Bench(args) => measure(&args)?,
         Command::Config(ConfigCommand::Check { file }) => return Ok(config::check(&file)),
     }

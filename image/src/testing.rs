@@ -5,13 +5,16 @@
 //! them through `BOTHY_ROOTFS`. All of them fail, rather than skip, without. Tests in a module `long` belong to the
 //! second tier: a run without `--long` does not run them and counts them as not run (see `.config/nextest.toml`).
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use crate::build;
 use crate::progress::step;
 use crate::qemu::{Error, Result};
+use crate::recipe::{Architecture, Recipe};
 use crate::{Artifacts, host};
 
 /// What to test.
@@ -52,6 +55,9 @@ pub fn test(options: &Options) -> Result<bool> {
         command.args(&words).env("BOTHY_ARTIFACTS", out.join("artifacts.json")).env("BOTHY_ROOTFS", &root);
         command.env("BOTHY_SHELL_ARTIFACTS", options.build.out.join(&shell.name).join("artifacts.json"));
         command.env("BOTHY_CACHE", &options.build.cache).env("BOTHY_FAULTS", &faults);
+        if !host::is_root() {
+            command.env(runner_variable(Recipe::load(&options.build.recipe)?.architecture), runner()?);
+        }
         eprintln!("bothy: cargo {}", words.join(" "));
         passed &= status(&mut command)?.success();
     }
@@ -88,6 +94,40 @@ fn commands(nextest: bool, options: &Options) -> Vec<Vec<String>> {
     }
     commands.push(tests);
     commands
+}
+
+/// Names of test programs that need root: they make namespaces and containers, or become another user.
+const AS_ROOT: [&str; 2] = ["native", "image_elsewhere"];
+
+/// What cargo and nextest start test programs through, so that those that need root get it.
+fn runner() -> Result<String> {
+    let program = std::env::current_exe().map_err(Error::file("find", "this program"))?;
+    Ok(format!("{} test-program", program.display()))
+}
+
+fn runner_variable(architecture: Architecture) -> String {
+    format!("CARGO_TARGET_{}_RUNNER", architecture.rust_target().to_uppercase().replace('-', "_"))
+}
+
+/// Becomes a test program: as root, through sudo, where it needs that.
+///
+/// # Errors
+/// It cannot be started.
+pub fn become_test(program: &Path, arguments: &[OsString]) -> Error {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    let needs_root =
+        AS_ROOT.iter().any(|known| name.strip_prefix(known).is_some_and(|rest| rest.starts_with('-')));
+    let mut command = if needs_root && !host::is_root() {
+        let mut command = Command::new("sudo");
+        // sudo keeps neither of them, and the tests start cargo.
+        let keep = ["PATH", "HOME"].map(|name| format!("{name}={}", std::env::var(name).unwrap_or_default()));
+        command.args(["-E", "env"]).args(keep).arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    let failed = command.args(arguments).exec();
+    Error::Start { program: format!("{}", program.display()), source: failed }
 }
 
 /// Builds the image with the function `shell`, from a recipe made of the image's own.
@@ -164,7 +204,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("recipe.toml");
         fs::write(&path, derived).unwrap();
-        let recipe = crate::recipe::Recipe::load(&path).unwrap();
+        let recipe = Recipe::load(&path).unwrap();
         assert_eq!(recipe.name, "vm-x86_64-shell");
         assert_eq!(recipe.functions["shell"].reference, "localhost/shell:latest");
     }

@@ -1,4 +1,4 @@
-//! The same recipe and packages give the same bytes: wherever, whoever, whenever.
+//! The same recipe, packages and programs give the same bytes: wherever, whoever, whenever.
 //!
 //! Needs root, to become another user.
 
@@ -6,64 +6,16 @@ mod artifacts;
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::Command;
 
-use image::place;
-use image::programs::Programs;
-use image::recipe::Architecture;
+use artifacts::{copy_sources, finished, run};
 
 /// Somebody who is not us: `nobody` on every distribution.
 const OTHER_USER: u32 = 65534;
 
-fn run(command: &mut Command) {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Copies what git knows of the sources, and what it does not ignore.
-fn copy_sources(from: &Path, to: &Path) {
-    let list =
-        Command::new("git").args(["ls-files", "-z", "-co", "--exclude-standard"]).current_dir(from).output();
-    for name in String::from_utf8(list.unwrap().stdout).unwrap().split_terminator('\0') {
-        let place = to.join(name);
-        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
-        if from.join(name).is_file() {
-            std::fs::copy(from.join(name), place).unwrap();
-        }
-    }
-}
-
-#[test]
-fn programs_compiled_in_another_place_are_the_same_bytes() {
-    let artifacts = artifacts::finished();
-    let manifest = image::manifest::Manifest::load(&artifacts.manifest).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let source = folder.path().join("somewhere else entirely");
-    copy_sources(&place::source().unwrap(), &source);
-    let mut build = Command::new("sh");
-    build.args([
-        "-c",
-        "umask 077; exec \"$0\" build --only-programs --no-install",
-        env!("CARGO_BIN_EXE_bothy"),
-    ]);
-    build
-        .env("CARGO_TARGET_DIR", source.join("other target"))
-        .env("TZ", "Pacific/Auckland")
-        .env("LC_ALL", "C");
-    run(build.current_dir(&source));
-    let built = source.join("other target").join(Architecture::Amd64.rust_target()).join("device");
-    let second = Programs::load(&built).unwrap();
-    let bytes = [("init", second.init), ("stack", second.stack), ("watchdog", second.watchdog)];
-    for (program, (name, bytes)) in manifest.programs.iter().zip(bytes) {
-        assert_eq!(program.name, name);
-        assert_eq!(program.sha256, image::digest::hex(&bytes), "{name} depends on where it was compiled");
-    }
-}
-
 #[test]
 fn an_image_built_by_another_user_elsewhere_is_the_same_bytes() {
-    let first = artifacts::finished();
+    let first = finished();
     let this = std::fs::metadata("/proc/self").unwrap();
     let uid = std::os::unix::fs::MetadataExt::uid(&this);
     assert_eq!(uid, 0, "this test needs root: run it as root, to build as another user");
@@ -71,7 +23,7 @@ fn an_image_built_by_another_user_elsewhere_is_the_same_bytes() {
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let home = folder.path().join("other home");
     let source = folder.path().join("a/deeper path");
-    copy_sources(&place::source().unwrap(), &source);
+    copy_sources(&source);
     std::fs::create_dir(&home).unwrap();
     // The other user can reach neither our home nor the toolchain in it: he gets the tool and the programs.
     let tool = folder.path().join("bothy");

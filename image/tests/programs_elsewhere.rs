@@ -1,0 +1,36 @@
+//! The device's programs are the same bytes wherever they are compiled.
+
+mod artifacts;
+
+use std::process::Command;
+
+use artifacts::{copy_sources, finished, run};
+use image::programs::Programs;
+use image::recipe::Architecture;
+
+#[test]
+fn programs_compiled_in_another_place_are_the_same_bytes() {
+    let artifacts = finished();
+    let manifest = image::manifest::Manifest::load(&artifacts.manifest).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("somewhere else entirely");
+    copy_sources(&source);
+    let mut build = Command::new("sh");
+    build.args([
+        "-c",
+        "umask 077; exec \"$0\" build --only-programs --no-install",
+        env!("CARGO_BIN_EXE_bothy"),
+    ]);
+    build
+        .env("CARGO_TARGET_DIR", source.join("other target"))
+        .env("TZ", "Pacific/Auckland")
+        .env("LC_ALL", "C");
+    run(build.current_dir(&source));
+    let built = source.join("other target").join(Architecture::Amd64.rust_target()).join("device");
+    let second = Programs::load(&built).unwrap();
+    let bytes = [("init", second.init), ("stack", second.stack), ("watchdog", second.watchdog)];
+    for (program, (name, bytes)) in manifest.programs.iter().zip(bytes) {
+        assert_eq!(program.name, name);
+        assert_eq!(program.sha256, image::digest::hex(&bytes), "{name} depends on where it was compiled");
+    }
+}
