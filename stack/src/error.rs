@@ -49,6 +49,12 @@ pub enum Error {
         /// How long was waited.
         seconds: u64,
     },
+    /// containerd does not know what a container's process does.
+    #[error("containerd: the shim of task {id} does not tell its state")]
+    TaskUnclear {
+        /// The container.
+        id: String,
+    },
     /// The image is neither in containerd nor among the baked ones.
     #[error("image {reference} is not on this machine")]
     ImageMissing {

@@ -31,6 +31,16 @@ pub enum Task {
     Stopped,
 }
 
+/// What containerd's status means; nothing when it does not know itself: a shim that does not tell in 2 s is answered
+/// for with UNKNOWN, and no error.
+fn read(status: i32) -> Option<Task> {
+    match Status::try_from(status).ok()? {
+        Status::Running | Status::Paused | Status::Pausing => Some(Task::Alive),
+        Status::Created | Status::Stopped => Some(Task::Stopped),
+        Status::Unknown => None,
+    }
+}
+
 impl Containerd {
     fn tasks(&self) -> TasksClient<Channel> {
         TasksClient::new(self.channel.clone())
@@ -40,11 +50,10 @@ impl Containerd {
     pub async fn task(&self, namespace: &str, id: &str) -> Result<Task> {
         let get = GetRequest { container_id: id.to_owned(), ..Default::default() };
         match call(format!("get task {id}"), self.tasks().get(request(namespace, None, get))).await {
-            Ok(answer) => Ok(match answer.process.map(|process| process.status()) {
-                Some(Status::Running | Status::Paused | Status::Pausing) => Task::Alive,
-                Some(_) => Task::Stopped,
-                None => Task::None,
-            }),
+            Ok(answer) => match answer.process {
+                Some(process) => read(process.status).ok_or_else(|| Error::TaskUnclear { id: id.to_owned() }),
+                None => Ok(Task::None),
+            },
             Err(error) if error.is_not_found() => Ok(Task::None),
             Err(error) => Err(error),
         }
@@ -83,7 +92,13 @@ impl Containerd {
 
     /// Ends a container's process: SIGTERM, its time, SIGKILL to everything in it; then forgets it.
     pub async fn stop_task(&self, namespace: &str, id: &str, grace: Duration) -> Result<()> {
-        if self.task(namespace, id).await? == Task::Alive {
+        let alive = match self.task(namespace, id).await {
+            Ok(task) => task == Task::Alive,
+            // What may be alive is ended like what is.
+            Err(Error::TaskUnclear { .. }) => true,
+            Err(error) => return Err(error),
+        };
+        if alive {
             self.kill(namespace, id, SIGTERM).await?;
             if tokio::time::timeout(grace, self.wait_task(namespace, id)).await.is_err() {
                 self.kill(namespace, id, SIGKILL).await?;
@@ -108,5 +123,20 @@ impl Containerd {
         let mut client = self.tasks();
         let answer = client.kill(request(namespace, None, kill));
         absent_is_fine(call(format!("kill task {id}"), answer).await.map(drop))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_nobody_knows_of_is_not_stopped() {
+        assert_eq!(read(Status::Running.into()), Some(Task::Alive));
+        assert_eq!(read(Status::Pausing.into()), Some(Task::Alive));
+        assert_eq!(read(Status::Created.into()), Some(Task::Stopped));
+        assert_eq!(read(Status::Stopped.into()), Some(Task::Stopped));
+        assert_eq!(read(Status::Unknown.into()), None);
+        assert_eq!(read(99), None);
     }
 }
