@@ -18,7 +18,7 @@ mod sweep;
 mod watcher;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
@@ -65,6 +65,8 @@ pub struct World {
     /// Settings.
     pub settings: Settings,
     starts: Semaphore,
+    /// Held while the files that instances share are written.
+    refreshing: Mutex<()>,
     /// Whether the leftovers of former lives are gone, and actors may begin.
     swept: watch::Sender<bool>,
 }
@@ -79,7 +81,8 @@ impl World {
         settings: Settings,
     ) -> Self {
         let starts = Semaphore::new(STARTS_AT_ONCE);
-        Self { containerd, network, store, baked, settings, starts, swept: watch::Sender::new(false) }
+        let (refreshing, swept) = (Mutex::default(), watch::Sender::new(false));
+        Self { containerd, network, store, baked, settings, starts, refreshing, swept }
     }
 }
 
@@ -92,6 +95,7 @@ fn pause(attempt: u32) -> Duration {
 /// tried once.
 pub async fn run(world: Arc<World>, functions: Arc<Functions>) {
     tokio::spawn(set_up_network(world.clone()));
+    tokio::spawn(surroundings::follow(world.clone()));
     let mut attempt = 0;
     while let Err(error) = world.containerd.check(Duration::from_secs(5)).await {
         // It starts at the same time as we do: only a long silence is worth a line.

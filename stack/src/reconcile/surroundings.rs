@@ -3,8 +3,10 @@
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use super::World;
 use crate::desired::Document;
@@ -27,9 +29,14 @@ pub fn secrets(folder: &Path, document: &Document) -> Result<Vec<(String, PathBu
     }
 }
 
+/// Pause between two looks at the machine's resolv.conf.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// Brings the files that all instances share up to date. They are rewritten in place: a bind mount keeps showing the
 /// file that it was made of.
 pub fn refresh(world: &World, gateway: Ipv4Addr) -> Result<(PathBuf, PathBuf)> {
+    // Two at once could leave the older text behind.
+    let _turn = world.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = &world.settings.run;
     fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.clone(), source })?;
     let hosts = format!("127.0.0.1 localhost\n::1 localhost\n{gateway} gateway gateway.openfaas\n");
@@ -41,6 +48,28 @@ pub fn refresh(world: &World, gateway: Ipv4Addr) -> Result<(PathBuf, PathBuf)> {
         Err(error) => return Err(Error::Read { path: source.clone(), source: error }),
     };
     Ok((update(folder.join("resolv.conf"), &resolv)?, update(folder.join("hosts"), &hosts)?))
+}
+
+/// Keeps the instances' resolv.conf like the machine's: a function that started before the network was there, or before
+/// it changed, must find the servers of now. A look costs one system call.
+pub async fn follow(world: Arc<World>) {
+    let mut seen = None;
+    loop {
+        let now = mark(&world.settings.resolv_conf);
+        if now != seen {
+            match refresh(&world, world.network.gateway()) {
+                Ok(_) => seen = now,
+                Err(error) => tracing::warn!("the functions' resolv.conf: {error}"),
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// What changes when a file is written or replaced; nothing where there is none.
+fn mark(path: &Path) -> Option<(u64, u64, i64, i64)> {
+    let found = fs::metadata(path).ok()?;
+    Some((found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
 }
 
 fn update(path: PathBuf, text: &str) -> Result<PathBuf> {
@@ -113,5 +142,19 @@ mod tests {
             document.secrets = vec!["key".into(), bad.into()];
             assert_eq!(secrets(folder.path(), &document), Err(bad.to_owned()));
         }
+    }
+
+    #[test]
+    fn a_change_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("resolv.conf");
+        assert_eq!(mark(&path), None);
+        fs::write(&path, "nameserver 10.0.2.3\n").unwrap();
+        let first = mark(&path);
+        assert_eq!(mark(&path), first);
+        // Replaced by one of the same length, as who writes beside and renames does.
+        fs::write(folder.path().join("new"), "nameserver 10.0.2.4\n").unwrap();
+        fs::rename(folder.path().join("new"), &path).unwrap();
+        assert_ne!(mark(&path), first);
     }
 }

@@ -115,6 +115,7 @@ impl Lab {
             ("--fifo-dir", "fifo"),
             ("--run-dir", "functions"),
             ("--netns", "netns"),
+            ("--resolv-conf", "resolv.conf"),
             ("--runtime-binary", "bin/crun"),
             ("--nft", "bin/nft"),
         ] {

@@ -251,6 +251,11 @@ fn refusals_and_surroundings() {
         );
         assert!(answer.text.contains("10.62.0.1 gateway gateway.openfaas\n"), "{}", answer.text);
         assert!(answer.text.ends_with("x\nend\n"), "the root is read-only, /tmp is not: {}", answer.text);
+        // The network comes later than the function.
+        std::fs::write(lab.folder.join("resolv.conf"), "nameserver 192.0.2.53\n").unwrap();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let answer = lab.expect(200, Method::POST, "/function/env", "cat /etc/resolv.conf").await;
+        assert_eq!(answer.text, "nameserver 192.0.2.53\n");
         lab.expect(200, Method::DELETE, "/system/functions", r#"{"functionName":"env"}"#).await;
         assert_eq!(lab.leftovers().await, Vec::<String>::new());
     });
