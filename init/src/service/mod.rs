@@ -3,13 +3,16 @@
 mod backoff;
 mod declaration;
 mod journal;
+mod leftover;
 mod ready;
+mod record;
 mod runner;
 mod spawn;
 mod watch;
 
 pub(crate) use declaration::{Declaration, JOURNALD, SERVICES};
 pub(crate) use journal::JournalSockets;
+pub(crate) use record::is_adoptable;
 pub(crate) use runner::{Place, Runner};
 pub(crate) use spawn::exec_with_sockets;
 pub(crate) use watch::Reaped;

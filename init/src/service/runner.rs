@@ -2,24 +2,23 @@
 
 use std::cell::RefCell;
 use std::os::fd::RawFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::rand::{GetRandomFlags, getrandom};
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::backoff::Backoff;
-use super::declaration::Kill;
+use super::declaration::{Kill, Ready};
 use super::ready::Probe;
-use super::spawn;
+use super::record::{self, Record};
 use super::watch::{Reaped, Watched};
 use super::{Declaration, JournalSockets};
+use super::{leftover, spawn};
 use crate::board::{Board, State};
 use crate::cgroup::{self, Group};
-use crate::file;
 use crate::process::{Exit, Identity};
 
 /// Longest wait for a group to be empty after it was killed.
@@ -34,14 +33,6 @@ pub(crate) struct Place {
     pub groups: Option<&'static str>,
     /// Folder of journald's sockets.
     pub journal: PathBuf,
-}
-
-/// What an adopting supervisor must know of a running service.
-#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
-struct Record {
-    who: Identity,
-    ready: bool,
-    restarts: u32,
 }
 
 /// Runs one service.
@@ -69,7 +60,7 @@ impl Runner {
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
         let name = self.declaration.name;
         let mut backoff = Backoff::default();
-        let mut adopted = self.adopt();
+        let mut adopted = self.adopt().await;
         self.board.service(name, |service| service.state = State::Waiting);
         loop {
             if adopted.is_none() {
@@ -96,7 +87,7 @@ impl Runner {
             }
             self.board.service(name, |service| service.restarts += 1);
         }
-        let _ = std::fs::remove_file(self.record());
+        record::remove(&self.place.run, name);
         self.board.service(name, |service| (service.state, service.pid) = (State::Stopped, None));
     }
 
@@ -123,7 +114,10 @@ impl Runner {
             Some(found) => found,
             None => match self.start(&probe) {
                 Ok(process) => (process, false),
-                Err(error) => return Turn::Ended(format!("did not start: {error}")),
+                Err(error) => {
+                    self.end_leftovers().await;
+                    return Turn::Ended(format!("did not start: {error}"));
+                }
             },
         };
         self.board.service(name, |service| {
@@ -179,7 +173,13 @@ impl Runner {
         let who =
             spawn::spawn(&self.declaration, group.as_ref(), probe.socket(), &sockets, &self.place.journal)
                 .map_err(|error| error.to_string())?;
-        Watched::new(who, &self.reaped).map_err(|error| format!("watch process {}: {error}", who.pid))
+        Watched::new(who, &self.reaped).map_err(|error| {
+            // Our child, unreaped: the pid is its own. Nobody would see it end.
+            if let Some(pid) = Pid::from_raw(who.pid) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            format!("watch process {}: {error}", who.pid)
+        })
     }
 
     /// Cleans up behind a process that ended by itself.
@@ -203,58 +203,54 @@ impl Runner {
 
     /// Ends what the main process left behind, where that is right.
     async fn clear(&self) {
-        let Some(group) = self.group().filter(|group| group.is_populated()) else { return };
-        if self.declaration.kill == Kill::Main {
-            return;
-        }
-        group.kill();
-        let end = Instant::now() + KILL_LIMIT;
-        while group.is_populated() && Instant::now() < end {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        if self.declaration.kill == Kill::Group {
+            self.end_leftovers().await;
         }
     }
 
-    fn record(&self) -> PathBuf {
-        record_path(&self.place.run, self.declaration.name)
+    /// Ends what is in the group though no process is watched.
+    async fn end_leftovers(&self) {
+        if let Some(group) = self.group().filter(Group::is_populated) {
+            let program = self.declaration.command.first().copied().unwrap_or_default();
+            leftover::end(&group, self.declaration.kill, program.as_ref()).await;
+        }
     }
 
     /// Writes what a later supervisor needs to take over.
     fn note(&self, who: Identity, ready: bool) {
-        let restarts =
-            self.board.status().services.iter().find(|s| s.name == self.declaration.name).map(|s| s.restarts);
+        let name = self.declaration.name;
+        let restarts = self.board.status().services.iter().find(|s| s.name == name).map(|s| s.restarts);
         let record = Record { who, ready, restarts: restarts.unwrap_or(0) };
-        let path = self.record();
-        let folder = path.parent().map_or(Ok(()), |folder| file::make_dir(folder, 0o755));
-        let bytes = serde_json::to_vec(&record).unwrap_or_default();
-        if let Err(error) = folder.and_then(|()| file::replace(&path, &bytes, 0o644)) {
-            tracing::warn!("{} cannot be adopted later: {error}", self.declaration.name);
+        if let Err(error) = record.write(&self.place.run, name) {
+            tracing::warn!("{name} cannot be adopted later: {error}");
         }
     }
 
     /// Takes over what an earlier supervisor started: same pid, same start time, in its group. Anything else in the
     /// group is nobody's and ends.
-    fn adopt(&self) -> Option<(Watched, bool)> {
+    async fn adopt(&self) -> Option<(Watched, bool)> {
         let name = self.declaration.name;
-        let text = std::fs::read_to_string(self.record()).ok()?;
-        let record: Record = serde_json::from_str(&text).ok()?;
-        let in_group = self.place.groups.is_none_or(|above| {
-            cgroup::of_process(record.who.pid).is_some_and(|at| at == format!("{above}/{name}"))
+        let found = Record::read(&self.place.run, name).and_then(|record| {
+            let in_group = self.place.groups.is_none_or(|above| {
+                cgroup::of_process(record.who.pid).is_some_and(|at| at == format!("{above}/{name}"))
+            });
+            let process = Watched::new(record.who, &self.reaped).ok().filter(|_| in_group)?;
+            Some((process, record))
         });
-        let process = Watched::new(record.who, &self.reaped).ok().filter(|_| in_group);
-        if let Some(process) = process {
-            tracing::info!("{name} goes on as process {}", record.who.pid);
-            self.board.service(name, |service| service.restarts = record.restarts);
-            return Some((process, record.ready));
+        let Some((process, record)) = found else {
+            self.end_leftovers().await;
+            return None;
+        };
+        self.board.service(name, |service| service.restarts = record.restarts);
+        if !record.ready && self.declaration.ready == Ready::Notify {
+            // It says so once, and may have said it to a supervisor that was no more: this one would wait in vain.
+            tracing::info!("{name} starts again: nobody knows whether process {} is ready", record.who.pid);
+            self.stop(&process).await;
+            return None;
         }
-        if self.declaration.kill == Kill::Group {
-            self.group().filter(Group::is_populated).map(|group| group.kill_and_wait(KILL_LIMIT));
-        }
-        None
+        tracing::info!("{name} goes on as process {}", record.who.pid);
+        Some((process, record.ready))
     }
-}
-
-fn record_path(run: &Path, name: &str) -> PathBuf {
-    run.join("services").join(format!("{name}.json"))
 }
 
 /// Waits until the word to stop is given; a sender that is gone gave it.
@@ -342,7 +338,8 @@ mod tests {
             task.await.unwrap();
             assert_eq!(scene.of("one").state, State::Stopped);
             assert!(Identity::of(second.pid.unwrap()).is_none());
-            assert!(!record_path(scene.folder.path(), "one").exists());
+            assert!(!record::is_adoptable(scene.folder.path(), "one"));
+            assert_eq!(Record::read(scene.folder.path(), "one"), None);
         });
     }
 
@@ -420,6 +417,29 @@ mod tests {
             second.stop.send_replace(true);
             task.await.unwrap();
             assert!(Identity::of(pid.unwrap()).is_none());
+        });
+    }
+
+    #[test]
+    fn a_word_that_a_dead_supervisor_took_is_not_waited_for() {
+        local(async {
+            let scene = Scene::new();
+            let command = &["/bin/sleep", "600"];
+            let task = tokio::task::spawn_local(
+                scene.runner("mute", command, Ready::Notify).run(scene.stop.subscribe()),
+            );
+            scene.until("mute", State::Starting).await;
+            let pid = scene.of("mute").pid;
+            task.abort();
+            let _ = task.await;
+            let second = Scene { board: Board::new(), ..scene };
+            let runner = second.runner("mute", command, Ready::Notify);
+            let task = tokio::task::spawn_local(runner.run(second.stop.subscribe()));
+            second.until("mute", State::Starting).await;
+            assert_ne!(second.of("mute").pid, pid);
+            assert!(Identity::of(pid.unwrap()).is_none());
+            second.stop.send_replace(true);
+            task.await.unwrap();
         });
     }
 }

@@ -7,7 +7,6 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::error::{Error, Result};
 use crate::file;
-use crate::process::Identity;
 use crate::verity::hex;
 
 /// The machine-id (machine-id(5)): made once, kept on the data partition, put where programs look for it.
@@ -59,13 +58,6 @@ pub(super) fn set_hostname(name: &str) -> Result<()> {
     file::replace("/etc/hostname", format!("{name}\n").as_bytes(), 0o644)?;
     let hosts = format!("127.0.0.1 localhost\n::1 localhost ip6-localhost\n127.0.1.1 {name}\n");
     file::replace("/etc/hosts", hosts.as_bytes(), 0o644)
-}
-
-/// Whether an earlier supervisor's service of this name still runs.
-pub(super) fn is_adoptable(run: &Path, name: &str) -> bool {
-    let text = fs::read_to_string(run.join("services").join(format!("{name}.json"))).unwrap_or_default();
-    let record: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    record.get("who").and_then(|who| serde_json::from_value(who.clone()).ok()).is_some_and(Identity::is_alive)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::cgroup::Group;
 use crate::console::alarm;
 use crate::net;
 use crate::power::Ending;
-use crate::service::{JOURNALD, JournalSockets, Place, Reaped, Runner, SERVICES};
+use crate::service::{self, JOURNALD, JournalSockets, Place, Reaped, Runner, SERVICES};
 use crate::storage::{self, Data};
 
 /// Grace of a function between SIGTERM and the kill.
@@ -98,7 +98,7 @@ impl Machine {
         // An earlier supervisor's journald has its sockets; it keeps them as long as it lives.
         let place = place();
         let sockets =
-            if identity::is_adoptable(&place.run, JOURNALD) { None } else { self.bind_sockets(&place) };
+            if service::is_adoptable(&place.run, JOURNALD) { None } else { self.bind_sockets(&place) };
         *self.sockets.borrow_mut() = sockets;
     }
 
