@@ -147,12 +147,13 @@ pub(crate) async fn run(board: Board, mut looked: watch::Receiver<bool>) -> Resu
     let (connection, handle, mut events) = new_multicast_connection(&[MulticastGroup::Link])
         .map_err(|source| Error::Socket { act: "open", name: "rtnetlink".to_owned(), source })?;
     spawn_local(connection);
-    set_up(&handle, 1, "lo").await?;
+    board.problem("loopback", set_up(&handle, 1, "lo").await.err().map(|error| error.to_string()));
     let shared = Shared { handle, board, links: Rc::default() };
-    let mut tasks: BTreeMap<u32, (Link, AbortHandle)> = BTreeMap::new();
+    let mut tasks: BTreeMap<u32, Task> = BTreeMap::new();
     let mut quiet = false;
     loop {
-        look(&shared, &mut tasks).await?;
+        let trouble = look(&shared, &mut tasks).await?;
+        shared.board.problem("network", (!trouble.is_empty()).then(|| trouble.join("\n")));
         if *looked.borrow() && shared.links.borrow().is_empty() && !quiet {
             shared.note("-", None);
             quiet = true;
@@ -169,38 +170,48 @@ pub(crate) async fn run(board: Board, mut looked: watch::Receiver<bool>) -> Resu
     }
 }
 
-/// Makes what is running match the links that are there.
-async fn look(shared: &Shared, tasks: &mut BTreeMap<u32, (Link, AbortHandle)>) -> Result<()> {
+/// A link's task, which ends with its owner: after a fault of the whole there must not be two for one link.
+struct Task {
+    link: Link,
+    handle: AbortHandle,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.handle.abort();
+    }
+}
+
+/// Makes what is running match the links that are there. Gives what is wrong with single ones: the others go on.
+async fn look(shared: &Shared, tasks: &mut BTreeMap<u32, Task>) -> Result<Vec<String>> {
     let links: Vec<_> =
         shared.handle.link().get().execute().try_collect().await.map_err(wrong("list links", "-"))?;
     let links: Vec<_> = links.iter().filter_map(|m| Link::read(m, Path::new("/sys/class/net"))).collect();
+    let mut trouble = Vec::new();
     for link in &links {
-        if !link.up {
-            set_up(&shared.handle, link.index, &link.name).await?;
+        if !link.up
+            && let Err(error) = set_up(&shared.handle, link.index, &link.name).await
+        {
+            trouble.push(error.to_string());
         }
-        match (link.carrier, tasks.contains_key(&link.index)) {
-            (true, false) => {
-                shared.note(&link.name, Some(Progress::Asking));
-                let task = spawn_local(lease::keep(shared.clone(), link.clone()));
-                tasks.insert(link.index, (link.clone(), task.abort_handle()));
+        if !link.carrier {
+            if tasks.remove(&link.index).is_some() {
+                tracing::warn!("{} lost its cable", link.name);
             }
-            (false, running) => {
-                if let Some((_, task)) = tasks.remove(&link.index).filter(|_| running) {
-                    task.abort();
-                    tracing::warn!("{} lost its cable", link.name);
-                }
-                shared.note(&link.name, Some(Progress::Unplugged));
-            }
-            (true, true) => {}
+            shared.note(&link.name, Some(Progress::Unplugged));
+        } else if tasks.get(&link.index).is_none_or(|task| task.link.name != link.name) {
+            shared.note(&link.name, Some(Progress::Asking));
+            let handle = spawn_local(lease::keep(shared.clone(), link.clone())).abort_handle();
+            tasks.insert(link.index, Task { link: link.clone(), handle });
         }
     }
-    let gone: Vec<_> =
-        tasks.keys().copied().filter(|index| !links.iter().any(|l| l.index == *index)).collect();
-    for (link, task) in gone.iter().filter_map(|index| tasks.remove(index)) {
-        task.abort();
-        shared.note(&link.name, None);
+    tasks.retain(|index, _| links.iter().any(|link| link.index == *index));
+    // Of all that were seen, not of those with a cable alone.
+    let known: Vec<_> = shared.links.borrow().keys().cloned().collect();
+    for name in known.iter().filter(|name| !links.iter().any(|link| link.name == **name)) {
+        shared.note(name, None);
     }
-    Ok(())
+    Ok(trouble)
 }
 
 async fn set_up(handle: &Handle, index: u32, name: &str) -> Result<()> {

@@ -131,6 +131,7 @@ impl Machine {
         let (board, looked) = (self.board.clone(), self.devices.looked());
         spawn_local(async move {
             loop {
+                // The next good look takes it back.
                 if let Err(error) = net::run(board.clone(), looked.clone()).await {
                     board.problem("network", Some(error.to_string()));
                 }
