@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 
 /// Pause after a failure that is not a timeout of the protocol.
 const AGAIN: Duration = Duration::from_secs(3);
+/// How long a server has to give what it offered.
+const SELECTING_LIMIT: Duration = Duration::from_secs(60);
 /// Metric of the default route: behind what a person sets, and one more for each further link.
 const METRIC: u32 = 1024;
 
@@ -55,18 +57,28 @@ impl Lease {
     }
 }
 
+/// What outlives one client of the protocol.
+#[derive(Default)]
+struct Memory {
+    /// What the server gave last: the next client asks for the same.
+    last: Option<DhcpV4Lease>,
+    /// What the link has now.
+    applied: Option<Lease>,
+}
+
 /// Gets and keeps a lease for a link that has a cable. Ends with its task only.
 pub(crate) async fn keep(shared: Shared, link: Link) {
-    let mut last = None;
+    let mut memory = Memory::default();
     loop {
-        if let Err(error) = follow(&shared, &link, &mut last).await {
+        if let Err(error) = follow(&shared, &link, &mut memory).await {
             tracing::warn!("{error}");
+            tokio::time::sleep(AGAIN).await;
         }
-        tokio::time::sleep(AGAIN).await;
     }
 }
 
-async fn follow(shared: &Shared, link: &Link, last: &mut Option<DhcpV4Lease>) -> Result<()> {
+/// One client's life. Ends without an error when another one should begin at once.
+async fn follow(shared: &Shared, link: &Link, memory: &mut Memory) -> Result<()> {
     let mut config = DhcpV4Config::new(&link.name);
     config.set_iface_index(link.index);
     config.set_iface_mac_raw(&link.mac).map_err(wrong("set up dhcp", &link.name))?;
@@ -76,24 +88,44 @@ async fn follow(shared: &Shared, link: &Link, last: &mut Option<DhcpV4Lease>) ->
     if !hostname.is_empty() {
         config.set_host_name(&hostname);
     }
-    let start = DhcpV4Client::init(config, last.take()).await;
+    // A first address does not wait for the name, which lies on a disk; the server learns it a moment later.
+    let renamed = shared.board.until(|status| status.hostname != hostname);
+    tokio::pin!(renamed);
+    let start = DhcpV4Client::init(config, memory.last.take()).await;
     let mut client = start.map_err(wrong("start dhcp", &link.name))?;
-    let mut applied: Option<Lease> = None;
+    let mut patience = None;
     loop {
-        match client.run().await.map_err(wrong("dhcp", &link.name))? {
+        let limit = async {
+            match patience {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        let state = tokio::select! {
+            state = client.run() => state.map_err(wrong("dhcp", &link.name))?,
+            () = limit => {
+                tracing::warn!("the dhcp server of {} offers an address and does not give it", link.name);
+                return Ok(());
+            }
+            // With an address or without, the next client goes on from `last`.
+            () = &mut renamed => return Ok(()),
+        };
+        patience = patience_of(&state);
+        match state {
             DhcpV4State::Done(given) => {
                 let lease = Lease::read(&given);
-                if applied.as_ref() != Some(&lease) {
+                memory.last = Some(*given);
+                if memory.applied.as_ref() != Some(&lease) {
                     tracing::info!("{} has {}/{}", link.name, lease.address, lease.prefix);
                     apply(shared, link, &lease).await?;
-                    shared.note(&link.name, Some(Progress::Bound(lease.clone())));
-                    applied = Some(lease);
+                    memory.applied = Some(lease.clone());
                 }
-                *last = Some(*given);
+                shared.note(&link.name, Some(Progress::Bound(lease)));
             }
             // Expired or refused: the address belongs to somebody else now.
             DhcpV4State::InitReboot => {
-                if applied.take().is_some() {
+                memory.last = None;
+                if memory.applied.take().is_some() {
                     tracing::warn!("{} lost its address", link.name);
                     shared.note(&link.name, Some(Progress::Asking));
                     remove_addresses(shared, link, None).await?;
@@ -102,6 +134,12 @@ async fn follow(shared: &Shared, link: &Link, last: &mut Option<DhcpV4Lease>) ->
             DhcpV4State::Selecting | DhcpV4State::Renewing | DhcpV4State::Rebinding => {}
         }
     }
+}
+
+/// How long the client may stay in a state. It asks for what it was offered for ever, and takes no refusal for an
+/// answer; its other states end by themselves or lose nothing by going on.
+fn patience_of(state: &DhcpV4State) -> Option<Duration> {
+    matches!(state, DhcpV4State::Selecting).then_some(SELECTING_LIMIT)
 }
 
 /// Sets address and routes; other IPv4 addresses of the link go.
@@ -140,4 +178,28 @@ async fn remove_addresses(shared: &Shared, link: &Link, keep: Option<Ipv4Addr>) 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_offer_that_is_not_given_is_left() {
+        assert_eq!(patience_of(&DhcpV4State::Selecting), Some(SELECTING_LIMIT));
+        for state in [DhcpV4State::InitReboot, DhcpV4State::Renewing, DhcpV4State::Rebinding] {
+            assert_eq!(patience_of(&state), None);
+        }
+        assert_eq!(patience_of(&DhcpV4State::Done(Box::default())), None);
+    }
+
+    #[test]
+    fn the_router_is_the_default_route() {
+        let mut given = DhcpV4Lease::default();
+        given.subnet_mask = Ipv4Addr::new(255, 255, 252, 0);
+        given.gateways = Some(vec![Ipv4Addr::new(10, 0, 2, 2)]);
+        let lease = Lease::read(&given);
+        assert_eq!(lease.prefix, 22);
+        assert_eq!(lease.routes, [(Ipv4Addr::UNSPECIFIED, 0, Ipv4Addr::new(10, 0, 2, 2))]);
+    }
 }
