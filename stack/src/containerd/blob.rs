@@ -8,12 +8,10 @@ use containerd_client::services::v1::{
     AbortRequest, InfoRequest, ReadContentRequest, UpdateRequest, WriteAction, WriteContentRequest,
 };
 use containerd_client::types::Descriptor;
-use futures_util::StreamExt;
 use futures_util::stream;
 use tokio::io::AsyncReadExt;
-use tonic::Code;
 
-use super::client::{Containerd, LARGEST_MESSAGE_BYTES, call, request};
+use super::client::{Containerd, LARGEST_MESSAGE_BYTES, TRANSFER, call, next, request, within};
 use crate::error::{Error, Result};
 
 /// How much of a blob goes into one message.
@@ -49,9 +47,7 @@ impl Containerd {
         let read = ReadContentRequest { digest: blob.digest.clone(), offset: 0, size: 0 };
         let mut parts = call(act.clone(), self.content().read(request(namespace, None, read))).await?;
         let mut bytes = Vec::new();
-        while let Some(part) = parts.next().await {
-            let part =
-                part.map_err(|status| Error::Containerd { act: act.clone(), source: Box::new(status) })?;
+        while let Some(part) = next(&act, &mut parts).await? {
             bytes.extend_from_slice(&part.data);
         }
         Ok(bytes)
@@ -104,17 +100,23 @@ impl Containerd {
             .map_err(|source| Error::Read { path: file.to_owned(), source })?;
         let writer = Writer { file: opened, name, blob: blob.clone(), labels, offset: 0, done: false };
         let messages = stream::unfold(writer, Writer::next);
-        let mut answers =
-            match call(act.clone(), self.content().write(request(namespace, Some(lease), messages))).await {
-                Err(error) if error.is_already_there() => return Ok(()),
-                other => other?,
-            };
+        let mut answers = match within(
+            TRANSFER,
+            act.clone(),
+            self.content().write(request(namespace, Some(lease), messages)),
+        )
+        .await
+        {
+            Err(error) if error.is_already_there() => return Ok(()),
+            other => other?,
+        };
         let mut committed = false;
-        while let Some(answer) = answers.next().await {
-            match answer {
-                Ok(answer) => committed = answer.action() == WriteAction::Commit,
-                Err(status) if status.code() == Code::AlreadyExists => return Ok(()),
-                Err(status) => return Err(Error::Containerd { act, source: Box::new(status) }),
+        loop {
+            match next(&act, &mut answers).await {
+                Ok(Some(answer)) => committed = answer.action() == WriteAction::Commit,
+                Ok(None) => break,
+                Err(error) if error.is_already_there() => return Ok(()),
+                Err(error) => return Err(error),
             }
         }
         if committed {

@@ -24,6 +24,9 @@ use crate::error::{Error, Result};
 /// No call that returns at once when all is well may take longer than this.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A call that moves an image's bytes, or one step of it, may take so long: a large layer on a slow card takes minutes.
+pub(super) const TRANSFER: Duration = Duration::from_secs(900);
+
 /// What containerd sends at most in one message (tonic takes 4 MiB unless told).
 pub(super) const LARGEST_MESSAGE_BYTES: usize = 16 << 20;
 
@@ -125,7 +128,17 @@ pub(super) async fn call<T>(
     within(PATIENCE, act, answer).await
 }
 
-async fn within<T>(
+/// Waits for a stream's next message, for a bounded time; nothing when it has ended.
+pub(super) async fn next<T>(act: &str, stream: &mut tonic::Streaming<T>) -> Result<Option<T>> {
+    match tokio::time::timeout(TRANSFER, stream.message()).await {
+        Ok(Ok(message)) => Ok(message),
+        Ok(Err(status)) => Err(Error::Containerd { act: act.to_owned(), source: Box::new(status) }),
+        Err(_) => Err(Error::ContainerdSilent { act: act.to_owned(), seconds: TRANSFER.as_secs() }),
+    }
+}
+
+/// Waits for a call's answer, for a time of its own.
+pub(super) async fn within<T>(
     patience: Duration,
     act: impl Into<String>,
     answer: impl Future<Output = Result<tonic::Response<T>, Status>>,

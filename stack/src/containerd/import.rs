@@ -152,9 +152,10 @@ impl Containerd {
         let mut client = LeasesClient::new(self.channel.clone());
         let leases =
             call("list leases", client.list(request(namespace, None, ListRequest::default()))).await?.leases;
+        let mut first = Ok(());
         for lease in leases.iter().filter(|lease| lease.id.starts_with(LEASE)) {
-            self.release(namespace, &lease.id).await?;
+            first = first.and(self.release(namespace, &lease.id).await);
         }
-        Ok(())
+        first
     }
 }

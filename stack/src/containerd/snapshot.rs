@@ -10,10 +10,9 @@ use containerd_client::services::v1::snapshots::{
     StatSnapshotRequest,
 };
 use containerd_client::types::Mount;
-use futures_util::StreamExt;
 use tonic::transport::Channel;
 
-use super::client::{Containerd, LARGEST_MESSAGE_BYTES, call, request};
+use super::client::{Containerd, LARGEST_MESSAGE_BYTES, TRANSFER, call, next, request, within};
 use super::container::LABEL_FUNCTION;
 use super::image::{Image, chain_ids};
 use crate::error::{Error, Result, absent_is_fine};
@@ -46,11 +45,9 @@ impl Containerd {
                 let apply =
                     ApplyRequest { diff: Some(layer.clone()), mounts, sync_fs: true, ..Default::default() };
                 let mut diff = DiffClient::new(self.channel.clone());
-                // Not `call`: a large layer on a slow card takes minutes.
-                let applied = diff.apply(request(namespace, Some(lease), apply)).await.map_err(|status| {
-                    Error::Containerd { act: format!("unpack {}", layer.digest), source: Box::new(status) }
-                })?;
-                let found = applied.into_inner().applied.map(|applied| applied.digest).unwrap_or_default();
+                let applied = diff.apply(request(namespace, Some(lease), apply));
+                let applied = within(TRANSFER, format!("unpack {}", layer.digest), applied).await?;
+                let found = applied.applied.map(|applied| applied.digest).unwrap_or_default();
                 if found != *diff_id {
                     self.remove_snapshot(namespace, &key).await?;
                     let reason = format!("layer {} unpacks to {found}, expected {diff_id}", layer.digest);
@@ -128,9 +125,7 @@ impl Containerd {
         let act = "list snapshots";
         let mut parts = call(act, self.snapshots().list(request(namespace, None, list))).await?;
         let mut names = Vec::new();
-        while let Some(part) = parts.next().await {
-            let part =
-                part.map_err(|status| Error::Containerd { act: act.into(), source: Box::new(status) })?;
+        while let Some(part) = next(act, &mut parts).await? {
             names.extend(part.info.into_iter().map(|info| info.name));
         }
         Ok(names)

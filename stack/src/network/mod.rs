@@ -108,29 +108,26 @@ impl Network {
         made
     }
 
-    /// Removes an instance's network namespace and link, and frees its address.
+    /// Removes an instance's network namespace and link; when both are gone its address is free.
     pub async fn detach(&self, instance: &str, address: Option<Ipv4Addr>) -> Result<()> {
-        netns::remove(&self.netns(instance))?;
+        let removed = netns::remove(&self.netns(instance));
         if let Some(address) = address {
-            links::remove(&self.host, &self.link(address)).await?;
+            removed.and(links::remove(&self.host, &self.link(address)).await)?;
             self.pool().free(address);
+            return Ok(());
         }
-        Ok(())
-    }
-
-    /// Frees an address whose instance never came to be.
-    pub fn release(&self, address: Ipv4Addr) {
-        self.pool().free(address);
+        removed
     }
 
     /// Removes namespaces and links of former lives: all of ours that belong to none of the instances given. Other
-    /// people's namespaces in the folder have no name of the form NAMESPACE.FUNCTION.NUMBER, and stay.
+    /// people's namespaces in the folder have no name of the form NAMESPACE.FUNCTION.NUMBER, and stay. What cannot be
+    /// removed is told and left: it must not keep the functions from running.
     pub async fn sweep(&self, instances: &HashSet<String>, addresses: &HashSet<Ipv4Addr>) -> Result<()> {
         for path in netns::list(&self.settings.netns)? {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if crate::reconcile::is_instance_name(name) && !instances.contains(name) {
                 tracing::info!("removing the network namespace {name} of a former life");
-                netns::remove(&path)?;
+                told(netns::remove(&path));
             }
         }
         let kept: HashSet<String> = addresses.iter().map(|address| self.link(*address)).collect();
@@ -138,15 +135,10 @@ impl Network {
         for name in links::names(&self.host).await? {
             if name.starts_with(&prefix) && !kept.contains(&name) {
                 tracing::info!("removing the link {name} of a former life");
-                links::remove(&self.host, &name).await?;
+                told(links::remove(&self.host, &name).await);
             }
         }
         Ok(())
-    }
-
-    /// Whether any address is taken: what a test of leaks asks.
-    pub fn addresses_taken(&self) -> usize {
-        self.pool().taken()
     }
 
     fn link(&self, address: Ipv4Addr) -> String {
@@ -157,5 +149,12 @@ impl Network {
     fn pool(&self) -> std::sync::MutexGuard<'_, Addresses> {
         // A panic while it was held cannot leave the set half-changed.
         self.addresses.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// A leftover that stays is worth a line.
+fn told(removed: Result<()>) {
+    if let Err(error) = removed {
+        tracing::warn!("a leftover of a former life stays: {error}");
     }
 }

@@ -9,7 +9,7 @@ use containerd_client::services::v1::Container;
 use super::World;
 use super::surroundings;
 use crate::containerd::{
-    LABEL_ADDRESS, LABEL_DIGEST, LABEL_FUNCTION, LABEL_REPLICA, NewContainer, Task, normalise,
+    Image, LABEL_ADDRESS, LABEL_DIGEST, LABEL_FUNCTION, LABEL_REPLICA, NewContainer, Task, normalise,
 };
 use crate::desired::Document;
 use crate::duration;
@@ -19,6 +19,9 @@ use crate::runtime::{Limits, Paths, read_file, resolve, specification};
 
 /// Port on which every function answers (OpenFaaS's workload contract).
 pub const PORT: u16 = 8080;
+
+/// The most that a function may ask for as its `grace_period`: the call that ended it waits.
+const LONGEST_GRACE: Duration = Duration::from_secs(600);
 
 /// An instance that exists, at least in part.
 #[derive(Debug, Clone)]
@@ -87,6 +90,12 @@ impl World {
 
     /// Makes and starts an instance. On failure nothing of it stays.
     pub(super) async fn start(&self, key: &Key, document: &Document, replica: u32) -> Result<Instance> {
+        let reference = normalise(&document.image).ok_or_else(|| Error::Invalid {
+            what: format!("image {:?}", document.image),
+            reason: "is no image reference".into(),
+        })?;
+        // An import may take minutes, and only one runs at a time: nobody else's start waits for it.
+        let image = self.containerd.ensure_image(key.namespace.as_str(), &reference, &self.baked).await?;
         // Never closed: it lives as long as the world.
         let _turn = self.starts.acquire().await;
         let address = self.network.allocate()?;
@@ -98,42 +107,38 @@ impl World {
             address: Some(address),
             task: Task::None,
         };
-        match self.assemble(&instance, document, address).await {
+        match self.assemble(&instance, document, address, &image).await {
             Ok(()) => Ok(Instance { task: Task::Alive, ..instance }),
             Err(error) => {
                 if let Err(second) = self.remove(&instance, Duration::ZERO).await {
                     tracing::warn!("clearing away {} after a failed start: {second}", instance.name());
                 }
-                self.network.release(address);
                 Err(error)
             }
         }
     }
 
-    async fn assemble(&self, instance: &Instance, document: &Document, address: Ipv4Addr) -> Result<()> {
+    async fn assemble(
+        &self,
+        instance: &Instance,
+        document: &Document,
+        address: Ipv4Addr,
+        image: &Image,
+    ) -> Result<()> {
         let (key, name) = (&instance.key, instance.name());
         let namespace = key.namespace.as_str();
         let limits = Limits::parse(document.limits.as_ref())?;
         let secrets = surroundings::secrets(&self.settings.secrets, document).map_err(|name| {
             Error::Invalid { what: format!("secret {name:?}"), reason: "is not there".into() }
         })?;
-        let reference = normalise(&document.image).ok_or_else(|| Error::Invalid {
-            what: format!("image {:?}", document.image),
-            reason: "is no image reference".into(),
-        })?;
         // The network takes as long as the snapshot: both at once.
         let root = async {
-            let image = self.containerd.ensure_image(namespace, &reference, &self.baked).await?;
             self.containerd.remove_snapshot(namespace, &instance.id).await?;
-            let mounts = self
-                .containerd
-                .prepare_root(namespace, &instance.id, key.name.as_str(), &image.chain_id)
-                .await?;
-            Ok::<_, Error>((image, mounts))
+            self.containerd.prepare_root(namespace, &instance.id, key.name.as_str(), &image.chain_id).await
         };
         let (root, attached) = tokio::join!(root, self.network.attach(&name, address));
-        let ((image, mounts), ()) = (root?, attached?);
-        let unusable = |reason| Error::ImageUnusable { reference: reference.clone(), reason };
+        let (mounts, ()) = (root?, attached?);
+        let unusable = |reason| Error::ImageUnusable { reference: image.reference.clone(), reason };
         let (passwd, group) = (read_file(&mounts, "/etc/passwd"), read_file(&mounts, "/etc/group"));
         let identity = resolve(&image.process.user, &passwd, &group).map_err(unusable)?;
         let (resolv_conf, hosts) = surroundings::refresh(self, self.network.gateway())?;
@@ -159,14 +164,16 @@ impl World {
         started
     }
 
-    /// Ends an instance and removes all of it.
+    /// Ends an instance and removes all of it. A step that fails does not keep the others from being taken; the first
+    /// error is told.
     pub(super) async fn remove(&self, instance: &Instance, grace: Duration) -> Result<()> {
         let namespace = instance.key.namespace.as_str();
-        self.containerd.stop_task(namespace, &instance.id, grace).await?;
-        self.network.detach(&instance.name(), instance.address).await?;
-        surroundings::remove_fifos(&self.settings.fifos, &instance.name())?;
-        self.containerd.remove_snapshot(namespace, &instance.id).await?;
-        // Last, because it holds the labels that lead to the rest.
+        let stopped = self.containerd.stop_task(namespace, &instance.id, grace).await;
+        let detached = self.network.detach(&instance.name(), instance.address).await;
+        let fifos = surroundings::remove_fifos(&self.settings.fifos, &instance.name());
+        let snapshot = self.containerd.remove_snapshot(namespace, &instance.id).await;
+        stopped.and(detached).and(fifos).and(snapshot)?;
+        // Last, and only then, because it holds the labels that lead to the rest.
         self.containerd.delete_container(namespace, &instance.id).await
     }
 
@@ -178,7 +185,7 @@ impl World {
     /// How long a function may take to end: its own `grace_period`, else the machine's default.
     pub(super) fn grace(&self, document: Option<&Document>) -> Duration {
         let own = document.and_then(|document| document.environment.get("grace_period"));
-        own.and_then(|text| duration::parse(text)).unwrap_or(self.settings.grace)
+        own.and_then(|text| duration::parse(text)).unwrap_or(self.settings.grace).min(LONGEST_GRACE)
     }
 }
 

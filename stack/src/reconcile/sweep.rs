@@ -8,7 +8,8 @@ use super::{Functions, World};
 use crate::error::{Error, Result};
 
 /// Takes note of every instance that exists (its address is taken, its function's actor will deal with it) and removes
-/// what belongs to none.
+/// what belongs to none. Only a look that fails is an error: what is not known could be mistaken for what is new. A
+/// leftover that cannot be removed is told and stays.
 pub async fn sweep(world: &Arc<World>, functions: &Arc<Functions>) -> Result<()> {
     let wanted: Vec<_> = functions.all().iter().map(|function| function.key.namespace.clone()).collect();
     for namespace in &wanted {
@@ -31,22 +32,28 @@ pub async fn sweep(world: &Arc<World>, functions: &Arc<Functions>) -> Result<()>
         for snapshot in world.containerd.instance_snapshots(namespace).await? {
             if !ids.contains(&snapshot) {
                 tracing::info!("removing the snapshot {snapshot} of a former life");
-                world.containerd.remove_snapshot(namespace, &snapshot).await?;
+                told(world.containerd.remove_snapshot(namespace, &snapshot).await);
             }
         }
-        world.containerd.release_stale(namespace).await?;
+        told(world.containerd.release_stale(namespace).await);
     }
     world.network.sweep(&names, &addresses).await?;
-    sweep_fifos(world, &names)
+    sweep_fifos(world, &names);
+    Ok(())
 }
 
-fn sweep_fifos(world: &World, names: &HashSet<String>) -> Result<()> {
-    let Ok(entries) = std::fs::read_dir(&world.settings.fifos) else { return Ok(()) };
+fn sweep_fifos(world: &World, names: &HashSet<String>) {
+    let Ok(entries) = std::fs::read_dir(&world.settings.fifos) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
         let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
         if is_instance_name(name) && !names.contains(name) {
-            std::fs::remove_file(&path).map_err(|source| Error::Write { path, source })?;
+            told(std::fs::remove_file(&path).map_err(|source| Error::Write { path, source }));
         }
     }
-    Ok(())
+}
+
+fn told(removed: Result<()>) {
+    if let Err(error) = removed {
+        tracing::warn!("a leftover of a former life stays: {error}");
+    }
 }

@@ -180,6 +180,10 @@ fn declared_functions_and_former_lives() {
         for path in ["netns/openfaas-fn.gone.0", "fifo/openfaas-fn.gone.0.out"] {
             std::fs::write(lab.folder.join(path), "").unwrap();
         }
+        // And what nobody can remove so: it must not be in anybody's way.
+        for path in ["netns/openfaas-fn.stuck.0", "fifo/openfaas-fn.stuck.0.out"] {
+            std::fs::create_dir_all(lab.folder.join(path)).unwrap();
+        }
         lab.start_containerd();
         lab.start_gateway();
         lab.until("/function/f", "here\n", PATIENCE).await;
