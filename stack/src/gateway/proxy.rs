@@ -25,6 +25,10 @@ use crate::reconcile::{Function, Running, State};
 /// Connections to an instance that are kept for the next call.
 const IDLE_CONNECTIONS: usize = 256;
 
+/// How long one is kept: shorter than servers in functions keep theirs, so that no call goes into one that is about to
+/// be closed from the other side.
+const IDLE_TIME: Duration = Duration::from_secs(4);
+
 /// The client towards functions.
 pub struct Proxy {
     client: Client<HttpConnector, Body>,
@@ -39,6 +43,7 @@ impl Proxy {
         connector.set_connect_timeout(Some(Duration::from_secs(5)));
         let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .pool_idle_timeout(IDLE_TIME)
             .pool_timer(TokioTimer::new())
             .build(connector);
         Self { client, limit }
@@ -78,18 +83,17 @@ impl Gateway {
         if document.replicas == 0 && matches!(function.state(), State::Idle) {
             function.wake();
         }
-        let Some(endpoint) = function.ready(self.proxy.limit).await else {
+        let Some(running) = function.enter(self.proxy.limit).await else {
             let message = format!("No endpoints available for: {}.", function.key.name);
             return proxy_error(StatusCode::SERVICE_UNAVAILABLE, message);
         };
-        let running = endpoint.enter();
         function.calls.fetch_add(1, Ordering::Relaxed);
 
         let upgrade = upgrade_of(&request);
         let request_type = request.headers().get(CONTENT_TYPE).cloned();
         let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
         let (mut parts, body) = request.into_parts();
-        parts.uri = match target(endpoint.address, rest, parts.uri.query()) {
+        parts.uri = match target(running.address(), rest, parts.uri.query()) {
             Some(uri) => uri,
             None => return text(StatusCode::BAD_REQUEST, "the path cannot be passed on"),
         };

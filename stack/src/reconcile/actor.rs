@@ -1,5 +1,6 @@
 //! The one place that changes a function's containers.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use super::backoff::Backoff;
 use super::command::Command;
 use super::functions::{Endpoint, Function, Functions, Refused, State};
 use super::instance::{Instance, PORT};
+use super::removal::Removals;
 use super::watcher::watch;
 use super::{World, pause, ready};
 use crate::containerd::Task;
@@ -38,8 +40,8 @@ pub struct Actor {
     document: Option<Document>,
     mail: mpsc::UnboundedReceiver<Command>,
     serving: Option<Serving>,
-    /// The instance that was replaced and may still have calls.
-    draining: Option<(String, Arc<Endpoint>)>,
+    /// Instances on their way out.
+    removals: Removals,
     backoff: Backoff,
     /// No start before that moment.
     not_before: Option<Instant>,
@@ -64,7 +66,7 @@ impl Actor {
             document,
             mail,
             serving: None,
-            draining: None,
+            removals: Removals::default(),
             backoff,
             not_before: None,
             blind: 0,
@@ -79,10 +81,12 @@ impl Actor {
         }
         drop(swept);
         loop {
+            self.function.looking();
             let again = self.converge().await;
             self.function.set_attempted();
             if again.is_none()
                 && self.document.is_none()
+                && self.removals.is_empty()
                 && self.functions.retire(&self.function.key, &self.mail)
             {
                 return;
@@ -117,7 +121,9 @@ impl Actor {
         self.blind = 0;
         let wanted = self.document.clone().filter(Document::wants_instance);
         let digest = wanted.as_ref().map(Document::digest);
-        let good = |i: &&Instance| i.task == Task::Alive && Some(&i.digest) == digest.as_ref();
+        let good = |i: &&Instance| {
+            i.task == Task::Alive && Some(&i.digest) == digest.as_ref() && !self.removals.has(&i.id)
+        };
         let found = instances.iter().find(good).cloned();
         if self.serving.as_ref().is_some_and(|s| found.as_ref().is_none_or(|found| found.id != s.instance.id))
         {
@@ -139,12 +145,12 @@ impl Actor {
             }
             (Some(_), Some(found)) if self.serving.is_some() => Some(found),
             (Some(_), Some(found)) => {
-                let outcome = self.serve(found.clone()).await;
-                self.settle(outcome.map(|()| found))
+                let outcome = self.until_ready(&found).await.map(|address| (found, address));
+                self.settle(outcome)
             }
             (Some(document), None) => {
                 if let Some(wait) = self.held() {
-                    return self.clear(&instances, None).await.or(Some(wait));
+                    return self.clear(&instances, None).or(Some(wait));
                 }
                 self.function.set_state(State::Starting);
                 let outcome = self.bring_up(&document, &instances).await;
@@ -153,25 +159,32 @@ impl Actor {
         };
         let wanted = self.document.as_ref().is_some_and(Document::wants_instance);
         let retry = (wanted && current.is_none()).then(|| self.held().unwrap_or_default());
-        self.clear(&instances, current.as_ref()).await.or(retry)
+        self.clear(&instances, current.as_ref()).or(retry)
     }
 
-    /// Starts an instance beside those there are, and returns when it is ready.
-    async fn bring_up(&mut self, document: &Document, others: &[Instance]) -> Result<Instance> {
+    /// Starts an instance beside those there are, and returns when it is ready; nobody is let in yet.
+    async fn bring_up(&mut self, document: &Document, others: &[Instance]) -> Result<(Instance, SocketAddr)> {
         let taken = |replica: &u32| others.iter().any(|other| other.replica == *replica);
         let replica = (0..).find(|replica| !taken(replica)).unwrap_or_default();
         let instance = self.world.start(&self.function.key, document, replica).await?;
-        match self.serve(instance.clone()).await {
-            Ok(()) => Ok(instance),
+        match self.until_ready(&instance).await {
+            Ok(address) => Ok((instance, address)),
             Err(error) => {
-                self.world.remove(&instance, Duration::ZERO).await?;
+                self.discard(&instance).await;
                 Err(error)
             }
         }
     }
 
-    /// Waits until an instance is ready, lets the calls in, and watches its process.
-    async fn serve(&mut self, instance: Instance) -> Result<()> {
+    /// Removes an instance that nobody was let into. What does not go now is found at the next look.
+    async fn discard(&self, instance: &Instance) {
+        if let Err(error) = self.world.remove(instance, Duration::ZERO).await {
+            tracing::warn!("removing {}: {error}", instance.name());
+        }
+    }
+
+    /// Waits until an instance is ready.
+    async fn until_ready(&self, instance: &Instance) -> Result<SocketAddr> {
         let ip = instance.address.ok_or_else(|| Error::Invalid {
             what: format!("container {}", instance.id),
             reason: "has no address".into(),
@@ -179,23 +192,29 @@ impl Actor {
         let address = (ip, PORT).into();
         let (namespace, id) = (instance.key.namespace.as_str(), instance.id.as_str());
         tokio::select! {
-            ready = ready::wait(address, self.world.settings.ready_timeout) => ready?,
-            ended = self.world.containerd.wait_task(namespace, id) => {
-                return Err(Error::Exited { status: ended? });
-            }
+            ready = ready::wait(address, self.world.settings.ready_timeout) => ready.map(|()| address),
+            ended = self.world.containerd.wait_task(namespace, id) => Err(Error::Exited { status: ended? }),
         }
-        let endpoint = Arc::new(Endpoint::new(address));
-        let watcher =
-            tokio::spawn(watch(self.world.clone(), self.function.clone(), instance.clone())).abort_handle();
-        self.serving = Some(Serving { instance, endpoint: endpoint.clone(), since: Instant::now(), watcher });
-        self.not_before = None;
-        self.function.set_state(State::Ready(endpoint));
-        Ok(())
     }
 
-    fn settle(&mut self, outcome: Result<Instance>) -> Option<Instance> {
+    /// Lets the calls into an instance, and watches its process.
+    fn let_in(&mut self, instance: Instance, address: SocketAddr) {
+        let endpoint = Arc::new(Endpoint::new(address));
+        self.not_before = None;
+        // Before the watcher: an end that comes at once must not be overwritten.
+        self.function.set_state(State::Ready(endpoint.clone()));
+        let watching = watch(self.world.clone(), self.function.clone(), instance.clone(), endpoint.clone());
+        let watcher = tokio::spawn(watching).abort_handle();
+        self.serving = Some(Serving { instance, endpoint, since: Instant::now(), watcher });
+    }
+
+    /// Lets the calls into what came up, or holds the next start back.
+    fn settle(&mut self, outcome: Result<(Instance, SocketAddr)>) -> Option<Instance> {
         match outcome {
-            Ok(instance) => Some(instance),
+            Ok((instance, address)) => {
+                self.let_in(instance.clone(), address);
+                Some(instance)
+            }
             Err(error) => {
                 let delay = self.backoff.failed();
                 self.not_before = Some(Instant::now() + delay);
@@ -220,26 +239,16 @@ impl Actor {
             .filter(|left| !left.is_zero())
     }
 
-    /// Removes all instances but one. Returns when to try again, if something could not be removed.
-    async fn clear(&mut self, instances: &[Instance], keep: Option<&Instance>) -> Option<Duration> {
-        let mut again = None;
-        for instance in instances.iter().filter(|instance| keep.is_none_or(|keep| keep.id != instance.id)) {
-            let grace = self.world.grace(self.document.as_ref());
-            if let Some((_, endpoint)) = self.draining.take_if(|(id, _)| *id == instance.id) {
-                endpoint.drained(grace).await;
-            }
-            if let Err(error) = self.world.remove(instance, grace).await {
-                tracing::warn!("removing {}: {error}", instance.name());
-                self.blind += 1;
-                again = Some(pause(self.blind + 3));
-            }
-        }
-        again
+    /// Begins to remove all instances but one. Returns when to try again, if something could not be removed.
+    fn clear(&mut self, instances: &[Instance], keep: Option<&Instance>) -> Option<Duration> {
+        let grace = self.world.grace(self.document.as_ref());
+        let others = instances.iter().filter(|instance| keep.is_none_or(|keep| keep.id != instance.id));
+        self.removals.begin(&self.world, &self.function, others, grace)
     }
 
     async fn obey(&mut self, command: Command) {
         match command {
-            Command::Look => {}
+            Command::Look | Command::Removed => {}
             Command::Ended { id } => tracing::debug!("{}: task {id} ended", self.function.key),
             Command::Deploy { document, replace, reply } => {
                 let outcome = self.deploy(*document, replace).await;
@@ -273,49 +282,39 @@ impl Actor {
         }
         document.revision = old.map_or(1, |old| old.revision + 1);
         document.declared = old.and_then(|old| old.declared.clone());
-        let previous = self.serving.take();
-        let others = self.world.instances(&self.function.key).await;
-        let started = match others {
-            Ok(others) => self.bring_up_silently(&document, &others, previous.is_some()).await,
-            Err(error) => Err(error),
-        };
-        let committed = match started {
-            Ok(instance) => match self.save(document.clone()).await {
-                Ok(()) => Ok(()),
-                Err(error) => {
-                    // The disk refuses the document: the old one stays what should be, and what runs.
-                    self.serving = None;
-                    let _ = self.world.remove(&instance, Duration::ZERO).await;
-                    Err(error)
-                }
-            },
-            Err(error) => Err(error),
-        };
-        if let Err(error) = committed {
-            match &previous {
-                Some(previous) => self.function.set_state(State::Ready(previous.endpoint.clone())),
-                None if old_wants(self.document.as_ref()) => self.function.set_state(State::Starting),
-                None => self.function.set_state(State::Idle),
+        let others = self.world.instances(&self.function.key).await?;
+        if self.serving.is_none() {
+            self.function.set_state(State::Starting);
+        }
+        let (instance, address) = match self.bring_up(&document, &others).await {
+            Ok(up) => up,
+            Err(error) => {
+                self.go_back();
+                return Err(error.into());
             }
-            self.serving = previous;
+        };
+        if let Err(error) = self.save(document).await {
+            // The disk refuses the document: the old one stays what should be, and what runs.
+            self.discard(&instance).await;
+            self.go_back();
             return Err(error.into());
         }
         self.backoff.reset();
+        let previous = self.serving.take();
+        self.let_in(instance, address);
         // `converge` removes the old one as soon as its calls have ended.
-        self.draining = previous.map(|previous| (previous.instance.id.clone(), previous.endpoint.clone()));
+        if let Some(previous) = previous {
+            self.removals.let_end(&previous.instance.id, previous.endpoint.clone());
+        }
         Ok(())
     }
 
-    async fn bring_up_silently(
-        &mut self,
-        document: &Document,
-        others: &[Instance],
-        update: bool,
-    ) -> Result<Instance> {
-        if !update {
-            self.function.set_state(State::Starting);
+    /// After a deployment that came to nothing: what serves was not touched.
+    fn go_back(&self) {
+        if self.serving.is_none() {
+            let wanted = old_wants(self.document.as_ref());
+            self.function.set_state(if wanted { State::Starting } else { State::Idle });
         }
-        self.bring_up(document, others).await
     }
 
     async fn scale(&mut self, replicas: u64) -> Result<(), Refused> {
@@ -330,7 +329,6 @@ impl Actor {
         self.not_before = None;
         self.save(Document { replicas, ..document }).await?;
         if replicas == 0 {
-            self.stop_serving().await;
             self.clear_all().await?;
         }
         Ok(())
@@ -340,6 +338,8 @@ impl Actor {
         let Some(document) = self.document.clone().filter(|document| !document.deleted) else {
             return Err(Refused::Absent);
         };
+        // Where containerd is away nothing is changed, so that the same request can be made again.
+        self.world.instances(&self.function.key).await?;
         if document.declared.is_some() {
             // Remembered as deleted, or the configuration would bring it back at the next start.
             self.save(Document { deleted: true, ..document }).await?;
@@ -349,23 +349,19 @@ impl Actor {
             self.document = None;
             self.function.set_document(None);
         }
-        self.stop_serving().await;
         Ok(self.clear_all().await?)
     }
 
-    /// Removes every instance. What cannot be removed now is tried again by `converge`; the caller's wish is on disk.
+    /// Lets nobody in any more, and returns when nothing is left. What could not be removed is the error, and is tried
+    /// again by `converge`: the caller's wish is on disk.
     async fn clear_all(&mut self) -> Result<()> {
-        let instances = self.world.instances(&self.function.key).await?;
-        self.clear(&instances, None).await;
-        Ok(())
-    }
-
-    /// Lets nobody in any more, and waits for the calls that are inside.
-    async fn stop_serving(&mut self) {
         self.function.set_state(State::Idle);
         if let Some(serving) = self.serving.take() {
-            serving.endpoint.drained(self.world.grace(self.document.as_ref())).await;
+            self.removals.let_end(&serving.instance.id, serving.endpoint.clone());
         }
+        let instances = self.world.instances(&self.function.key).await?;
+        self.clear(&instances, None);
+        self.removals.finish().await
     }
 
     async fn save(&mut self, document: Document) -> Result<()> {

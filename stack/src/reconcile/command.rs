@@ -14,6 +14,8 @@ pub enum Command {
         /// Its container.
         id: String,
     },
+    /// An instance was removed, or could not be.
+    Removed,
     /// Start this, and if it becomes ready let it take over.
     Deploy {
         /// What the function should be.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -40,6 +40,13 @@ pub struct Endpoint {
 /// A call that an instance has; dropped when it ends.
 #[derive(Debug)]
 pub struct Running(Arc<Endpoint>);
+
+impl Running {
+    /// Where the call goes.
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+}
 
 impl Endpoint {
     /// Without calls.
@@ -102,6 +109,8 @@ pub struct Function {
     document: Mutex<Option<Arc<Document>>>,
     state: watch::Sender<State>,
     attempted: watch::Sender<bool>,
+    /// Somebody has asked for a look that has not begun.
+    asked: AtomicBool,
     pub(super) mailbox: mpsc::UnboundedSender<Command>,
 }
 
@@ -117,13 +126,14 @@ impl Function {
         self.state.borrow().clone()
     }
 
-    /// The way in, as soon as there is one; nothing when it does not come in time or cannot come.
-    pub async fn ready(&self, patience: Duration) -> Option<Arc<Endpoint>> {
+    /// Lets a call in as soon as there is a way; nothing when it does not come in time or cannot come.
+    pub async fn enter(&self, patience: Duration) -> Option<Running> {
         let mut state = self.state.subscribe();
         let settled = state.wait_for(|state| !matches!(state, State::Starting));
         match tokio::time::timeout(patience, settled).await {
             Ok(Ok(state)) => match &*state {
-                State::Ready(endpoint) => Some(endpoint.clone()),
+                // Counted in while the state cannot change: whoever closes the way waits for this call too.
+                State::Ready(endpoint) => Some(endpoint.enter()),
                 _ => None,
             },
             _ => None,
@@ -132,19 +142,41 @@ impl Function {
 
     /// Asks the actor to look again: a call could not be made.
     pub fn look_again(&self) {
-        let _ = self.mailbox.send(Command::Look);
+        // A thousand calls that fail at once are one reason to look.
+        if !self.asked.swap(true, Ordering::AcqRel) {
+            let _ = self.mailbox.send(Command::Look);
+        }
+    }
+
+    /// The actor is about to look: whatever happens from now on is a reason to look again.
+    pub(super) fn looking(&self) {
+        self.asked.store(false, Ordering::Release);
     }
 
     /// Asks for an instance of a function that was scaled to none.
     pub fn wake(&self) {
-        self.state.send_if_modified(|state| {
+        let first = self.state.send_if_modified(|state| {
             let idle = matches!(state, State::Idle);
             if idle {
                 *state = State::Starting;
             }
             idle
         });
-        let _ = self.mailbox.send(Command::Scale { replicas: 1, reply: None });
+        // The other calls wait for what the first one asked for.
+        if first {
+            let _ = self.mailbox.send(Command::Scale { replicas: 1, reply: None });
+        }
+    }
+
+    /// The process behind an endpoint has ended: calls wait from now on, whatever the actor is busy with.
+    pub(super) fn left(&self, endpoint: &Arc<Endpoint>) {
+        self.state.send_if_modified(|state| {
+            let serving = matches!(state, State::Ready(serving) if Arc::ptr_eq(serving, endpoint));
+            if serving {
+                *state = State::Starting;
+            }
+            serving
+        });
     }
 
     /// Returns when the first look at it is over, well or not.
@@ -266,6 +298,7 @@ impl Functions {
             document: Mutex::new(document.clone().map(Arc::new)),
             state: watch::Sender::new(if wanted { State::Starting } else { State::Idle }),
             attempted: watch::Sender::new(false),
+            asked: AtomicBool::new(false),
             mailbox,
         });
         if let Some(world) = self.world.get() {
@@ -303,6 +336,54 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         drop(two);
+        waiting.await.unwrap();
+    }
+
+    fn function() -> (Function, mpsc::UnboundedReceiver<Command>) {
+        let (mailbox, mail) = mpsc::unbounded_channel();
+        let function = Function {
+            key: Key::new("f", "").unwrap(),
+            calls: AtomicU64::new(0),
+            document: Mutex::new(None),
+            state: watch::Sender::new(State::Idle),
+            attempted: watch::Sender::new(false),
+            asked: AtomicBool::new(false),
+            mailbox,
+        };
+        (function, mail)
+    }
+
+    #[tokio::test]
+    async fn many_reasons_are_one_look_and_one_wish() {
+        let (function, mut mail) = function();
+        for _ in 0..100 {
+            function.look_again();
+        }
+        assert_eq!(mail.len(), 1);
+        mail.recv().await;
+        function.looking();
+        function.look_again();
+        assert_eq!(mail.len(), 1);
+        for _ in 0..100 {
+            function.wake();
+        }
+        assert_eq!(mail.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_was_let_in_is_waited_for_and_an_ended_process_takes_no_more() {
+        let (function, _mail) = function();
+        let endpoint = Arc::new(Endpoint::new(([10, 62, 0, 2], 8080).into()));
+        function.set_state(State::Ready(endpoint.clone()));
+        let call = function.enter(Duration::ZERO).await.unwrap();
+        function.left(&Arc::new(Endpoint::new(endpoint.address)));
+        assert!(matches!(function.state(), State::Ready(_)), "another instance's end");
+        function.left(&endpoint);
+        assert!(function.enter(Duration::from_millis(1)).await.is_none());
+        let waiting = tokio::spawn(async move { endpoint.drained(Duration::from_secs(60)).await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(call);
         waiting.await.unwrap();
     }
 }

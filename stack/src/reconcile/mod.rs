@@ -13,6 +13,7 @@ mod command;
 mod functions;
 mod instance;
 mod ready;
+mod removal;
 mod surroundings;
 mod sweep;
 mod watcher;

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::command::Command;
-use super::functions::Function;
+use super::functions::{Endpoint, Function};
 use super::instance::Instance;
 use super::{World, pause};
 
-/// Tells the actor when an instance's process ends, or when that cannot be known because containerd went away.
-pub async fn watch(world: Arc<World>, function: Arc<Function>, instance: Instance) {
+/// Waits until an instance's process ends, however often containerd goes away meanwhile; closes its way in at once, for
+/// the actor may be busy with another instance, and tells the actor.
+pub async fn watch(world: Arc<World>, function: Arc<Function>, instance: Instance, endpoint: Arc<Endpoint>) {
     let namespace = instance.key.namespace.as_str();
     let mut attempt = 0;
     loop {
@@ -21,5 +22,6 @@ pub async fn watch(world: Arc<World>, function: Arc<Function>, instance: Instanc
             }
         }
     }
+    function.left(&endpoint);
     let _ = function.mailbox.send(Command::Ended { id: instance.id });
 }
