@@ -40,6 +40,10 @@ fn start(environment: &[(&str, &str)]) -> Watchdog {
 }
 
 fn spawn(environment: &[(&str, &str)]) -> Watchdog {
+    spawn_with(environment, Stdio::inherit())
+}
+
+fn spawn_with(environment: &[(&str, &str)], stderr: Stdio) -> Watchdog {
     let (requests, metrics) = (port(), port());
     let child = Command::new(env!("CARGO_BIN_EXE_watchdog"))
         .env("port", requests.to_string())
@@ -47,6 +51,7 @@ fn spawn(environment: &[(&str, &str)]) -> Watchdog {
         .env("suppress_lock", "true")
         .envs(environment.iter().copied())
         .stdout(Stdio::null())
+        .stderr(stderr)
         .spawn()
         .unwrap();
     Watchdog { child, address: ([127, 0, 0, 1], requests).into(), metrics: ([127, 0, 0, 1], metrics).into() }
@@ -167,6 +172,72 @@ fn a_client_that_leaves_ends_its_process() {
     drop(stream);
     std::thread::sleep(Duration::from_millis(1500));
     assert!(!mark.exists(), "the process went on although nobody waits for it");
+}
+
+#[test]
+fn time_is_over_for_a_program_that_has_closed_its_output_too() {
+    let watchdog = start(&[("fprocess", "sh"), ("exec_timeout", "1s")]);
+    let start = Instant::now();
+    let late = watchdog.ask("POST /", "exec >&-; sleep 30");
+    assert!(late.starts_with("HTTP/1.1 504"), "{late}");
+    let broken = watchdog.ask("POST /", "echo begun; exec >&-; sleep 30");
+    assert!(broken.contains("begun\n") && !broken.ends_with("0\r\n\r\n"), "{broken}");
+    assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+/// Children of a process that have ended and that nobody has asked about.
+fn zombies(parent: u32) -> Vec<String> {
+    let stats = std::fs::read_dir("/proc").unwrap().flatten();
+    let stats = stats.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
+    stats
+        .filter(|stat| {
+            let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+            fields[0] == "Z" && fields[1] == parent.to_string()
+        })
+        .collect()
+}
+
+#[test]
+fn nothing_is_left_of_a_call() {
+    let folder = tempfile::tempdir().unwrap();
+    let mark = folder.path().join("mark");
+    let watchdog = start(&[("fprocess", "sh")]);
+    // One that stays in the call's group ends with the call, one that leaves it is buried when it ends by itself.
+    let stays = format!("(sleep 2; echo x > {}) >/dev/null 2>&1 & echo a", mark.display());
+    assert!(watchdog.ask("POST /", &stays).contains("a\n"));
+    assert!(watchdog.ask("POST /", "setsid sleep 0.3 >/dev/null 2>&1 & echo b").contains("b\n"));
+    for _ in 0..10 {
+        watchdog.ask("POST /", "true");
+    }
+    std::thread::sleep(Duration::from_millis(2500));
+    assert!(!mark.exists(), "a process outlived its call");
+    assert_eq!(zombies(watchdog.child.id()), Vec::<String>::new());
+}
+
+#[test]
+fn calls_go_on_when_nobody_reads_the_output() {
+    let mut watchdog = spawn_with(&[("fprocess", "sh")], Stdio::piped());
+    let stderr = watchdog.child.stderr.take().unwrap();
+    let begin = Instant::now();
+    while TcpStream::connect(watchdog.address).is_err() {
+        assert!(begin.elapsed() < PATIENCE, "the watchdog does not listen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let much = "i=0; while [ $i -lt 600 ]; do printf '%01000d\\n' $i >&2; i=$((i+1)); done; echo done";
+    assert!(watchdog.ask("POST /", much).contains("done\n"));
+    assert!(watchdog.ask("POST /", "exit 3").starts_with("HTTP/1.1 500"));
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        let _ = std::io::BufReader::new(stderr).read_to_string(&mut text);
+        text
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(watchdog.ask("POST /", "echo last >&2").starts_with("HTTP/1.1 200"));
+    watchdog.signal(Signal::SIGTERM);
+    watchdog.ended();
+    let text = reader.join().unwrap();
+    assert!(text.contains("lines were dropped: nobody read the output in time"), "{} bytes", text.len());
+    assert!(text.ends_with("last\n"), "{} bytes", text.len());
 }
 
 /// A second watchdog is the program of the first: an HTTP server that is surely there.

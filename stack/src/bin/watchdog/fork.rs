@@ -1,6 +1,7 @@
 //! The function's program as a process: one per request in mode streaming, one for all in mode http.
 
-use std::process::Stdio;
+use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -9,15 +10,15 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
 use hyper::{Request, Response, StatusCode};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::net::unix::pipe;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::body::{Body, Problem, internal};
 use crate::config::Config;
-use crate::output;
+use crate::output::{self, ERR, OUT, say};
+use crate::reaper::{Program, Reaper};
 
 /// Who the watchdog says it is.
 const WHO: &str = "of-watchdog";
@@ -25,62 +26,47 @@ const WHO: &str = "of-watchdog";
 /// Bytes of output that are read at once.
 const CHUNK: usize = 32 << 10;
 
-/// A program of its own process group, which ends when this is dropped.
-struct Program {
-    child: Child,
-    group: Option<Pid>,
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // Only while the leader is not reaped is its number surely ours.
-        if let (Some(group), Ok(None)) = (self.group, self.child.try_wait()) {
-            let _ = killpg(group, Signal::SIGKILL);
-        }
-    }
-}
-
 fn command(config: &Config) -> Command {
     let mut words = config.command.iter();
     // The configuration has refused an empty command.
     let mut command = Command::new(words.next().map_or("", String::as_str));
-    command.args(words).process_group(0);
+    command.args(words);
     command
 }
 
-fn group(child: &Child) -> Option<Pid> {
-    child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw)
-}
-
 /// Starts the program of mode http.
-pub fn start_server(config: &Config) -> Result<Child, String> {
+pub fn start_server(config: &Config, reaper: &Rc<Reaper>) -> Result<Program, String> {
     let mut command = command(config);
     command.stdin(Stdio::null());
     if config.prefix_logs {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
     }
-    let mut child = command.spawn().map_err(|e| format!("start {}: {e}", config.command.join(" ")))?;
+    let failed = |e: std::io::Error| format!("start {}: {e}", config.command.join(" "));
+    let (program, mut child) = reaper.spawn(&mut command).map_err(failed)?;
     if let Some(out) = child.stdout.take() {
-        tokio::task::spawn_local(output::copy(out, "stdout: ", std::io::stdout()));
+        tokio::task::spawn_local(output::copy(from_stdout(out).map_err(failed)?, "stdout: ", &OUT));
     }
     if let Some(err) = child.stderr.take() {
-        tokio::task::spawn_local(output::copy(err, "stderr: ", std::io::stderr()));
+        tokio::task::spawn_local(output::copy(from_stderr(err).map_err(failed)?, "stderr: ", &ERR));
     }
-    Ok(child)
+    Ok(program)
 }
 
 /// Ends the program of mode http: SIGTERM, its time, SIGKILL.
-pub async fn terminate(child: &mut Child, grace: Duration) {
-    let Some(group) = group(child) else { return };
-    let _ = killpg(group, Signal::SIGTERM);
-    if timeout(grace, child.wait()).await.is_err() {
-        let _ = killpg(group, Signal::SIGKILL);
-    }
+pub async fn terminate(mut program: Program, grace: Duration) {
+    program.signal(Signal::SIGTERM);
+    // Whatever is left of its group ends with the value.
+    let _ = timeout(grace, program.wait()).await;
 }
 
 /// Runs the program for one request. The answer begins with the first output; a program that fails before it has
 /// written anything gives 500.
-pub async fn run(config: &Config, request: Request<Incoming>, deadline: Option<Instant>) -> Response<Body> {
+pub async fn run(
+    config: &Config,
+    reaper: &Rc<Reaper>,
+    request: Request<Incoming>,
+    deadline: Option<Instant>,
+) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let mut command = command(config);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -88,36 +74,43 @@ pub async fn run(config: &Config, request: Request<Incoming>, deadline: Option<I
         command.env(name, value);
     }
     let failed = |reason: String| {
-        eprintln!("watchdog: {}: {reason}", config.command.join(" "));
+        say(format_args!("{}: {reason}", config.command.join(" ")));
         internal(StatusCode::INTERNAL_SERVER_ERROR, format!("{reason}\n"), WHO)
     };
-    let mut child = match command.spawn() {
-        Ok(child) => child,
+    let (mut program, mut child) = match reaper.spawn(&mut command) {
+        Ok(started) => started,
         Err(error) => return failed(format!("start: {error}")),
     };
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let mut program = Program { group: group(&child), child };
-    if let Some(stderr) = stderr {
+    if let Some(stderr) = child.stderr.take().and_then(|stderr| from_stderr(stderr).ok()) {
         let prefix = if config.prefix_logs { "stderr: " } else { "" };
-        tokio::task::spawn_local(output::copy(stderr, prefix, std::io::stderr()));
+        tokio::task::spawn_local(output::copy(stderr, prefix, &ERR));
     }
+    let stdin = child.stdin.take().and_then(|stdin| from_stdin(stdin).ok());
     let feeder = stdin.map(|stdin| tokio::task::spawn_local(feed(body, stdin)));
-    let Some(mut stdout) = stdout else { return failed("it has no output".to_owned()) };
-    let first = tokio::select! {
-        first = read(&mut stdout) => first,
+    let Some(mut stdout) = child.stdout.take().and_then(|stdout| from_stdout(stdout).ok()) else {
+        return failed("it has no output".to_owned());
+    };
+    // A program that closes its output goes on within its time.
+    let begin = async {
+        match read(&mut stdout).await {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => match program.wait().await {
+                status if status.success() => Ok(Bytes::new()),
+                status => Err(status.to_string()),
+            },
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    let begun = tokio::select! {
+        begun = begin => begun,
         () = until(deadline) => {
-            eprintln!("watchdog: {}: its time is over", config.command.join(" "));
+            say(format_args!("{}: its time is over", config.command.join(" ")));
             return internal(StatusCode::GATEWAY_TIMEOUT, "", WHO);
         }
     };
-    let first = match first {
-        Ok(Some(bytes)) => bytes,
-        Ok(None) => match program.child.wait().await {
-            Ok(status) if status.success() => Bytes::new(),
-            Ok(status) => return failed(status.to_string()),
-            Err(error) => return failed(error.to_string()),
-        },
-        Err(error) => return failed(error.to_string()),
+    let first = match begun {
+        Ok(first) => first,
+        Err(reason) => return failed(reason),
     };
     let rest = Rest { stdout, program, deadline, feeder: feeder.map(|task| task.abort_handle()) };
     let frames = stream::once(async { Ok(Frame::data(first)) }).chain(stream::unfold(Some(rest), Rest::next));
@@ -128,9 +121,21 @@ pub async fn run(config: &Config, request: Request<Incoming>, deadline: Option<I
     response
 }
 
+fn from_stdin(pipe: ChildStdin) -> std::io::Result<pipe::Sender> {
+    pipe::Sender::from_owned_fd(pipe.into())
+}
+
+fn from_stdout(pipe: ChildStdout) -> std::io::Result<pipe::Receiver> {
+    pipe::Receiver::from_owned_fd(pipe.into())
+}
+
+fn from_stderr(pipe: ChildStderr) -> std::io::Result<pipe::Receiver> {
+    pipe::Receiver::from_owned_fd(pipe.into())
+}
+
 /// What is still to come of a program's output.
 struct Rest {
-    stdout: ChildStdout,
+    stdout: pipe::Receiver,
     program: Program,
     deadline: Option<Instant>,
     feeder: Option<tokio::task::AbortHandle>,
@@ -147,23 +152,30 @@ impl Drop for Rest {
 impl Rest {
     async fn next(rest: Option<Self>) -> Option<(Result<Frame<Bytes>, Problem>, Option<Self>)> {
         let mut rest = rest?;
-        tokio::select! {
-            read = read(&mut rest.stdout) => match read {
-                Ok(Some(bytes)) => Some((Ok(Frame::data(bytes)), Some(rest))),
-                Ok(None) => {
-                    if let Ok(status) = rest.program.child.wait().await && !status.success() {
-                        eprintln!("watchdog: the function's program ended with {status}");
-                    }
-                    None
+        let deadline = rest.deadline;
+        let Self { stdout, program, .. } = &mut rest;
+        let more = async {
+            let read = read(stdout).await;
+            if let Ok(None) = read {
+                let status = program.wait().await;
+                if !status.success() {
+                    say(format_args!("the function's program ended with {status}"));
                 }
+            }
+            read
+        };
+        tokio::select! {
+            read = more => match read {
+                Ok(Some(bytes)) => Some((Ok(Frame::data(bytes)), Some(rest))),
+                Ok(None) => None,
                 Err(error) => Some((Err(error.into()), None)),
             },
-            () = until(rest.deadline) => Some((Err("the call's time is over".into()), None)),
+            () = until(deadline) => Some((Err("the call's time is over".into()), None)),
         }
     }
 }
 
-async fn read(stdout: &mut ChildStdout) -> std::io::Result<Option<Bytes>> {
+async fn read(stdout: &mut pipe::Receiver) -> std::io::Result<Option<Bytes>> {
     let mut buffer = BytesMut::with_capacity(CHUNK);
     Ok((stdout.read_buf(&mut buffer).await? > 0).then(|| buffer.freeze()))
 }
@@ -176,7 +188,7 @@ async fn until(deadline: Option<Instant>) {
 }
 
 /// The request's body into the program. A program that does not read to the end is within its rights.
-async fn feed(mut body: Incoming, mut stdin: ChildStdin) {
+async fn feed(mut body: Incoming, mut stdin: pipe::Sender) {
     while let Some(Ok(frame)) = body.frame().await {
         if let Ok(data) = frame.into_data()
             && stdin.write_all(&data).await.is_err()

@@ -4,6 +4,8 @@ use std::cell::Cell;
 use std::fs;
 use std::path::Path;
 
+use crate::output::say;
+
 /// Made when the watchdog is ready, removed when it is told to end.
 const LOCK: &str = "/tmp/.lock";
 
@@ -26,7 +28,7 @@ impl Health {
             && match fs::write(LOCK, b"") {
                 Ok(()) => true,
                 Err(error) => {
-                    eprintln!("watchdog: {LOCK} cannot be made, health is told without it: {error}");
+                    say(format_args!("{LOCK} cannot be made, health is told without it: {error}"));
                     false
                 }
             };

@@ -13,6 +13,7 @@ mod fork;
 mod health;
 mod metrics;
 mod output;
+mod reaper;
 mod serve;
 mod upstream;
 
@@ -49,11 +50,13 @@ fn main() -> ExitCode {
         }
     };
     let local = tokio::task::LocalSet::new();
-    match local.block_on(&runtime, serve::run(config)) {
+    let code = match local.block_on(&runtime, serve::run(config)) {
         Ok(status) => ExitCode::from(status),
         Err(problem) => {
-            eprintln!("watchdog: {problem}");
+            output::say(problem);
             ExitCode::FAILURE
         }
-    }
+    };
+    output::flush();
+    code
 }

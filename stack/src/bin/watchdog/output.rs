@@ -1,40 +1,161 @@
-//! The program's own lines on their way to the container's output.
+//! Lines on their way to the container's output: the watchdog's own, and its program's.
+//!
+//! Whoever reads the output may be slow, or away. The one thread that answers calls must not wait for that: each output
+//! has a thread of its own, behind a queue that drops what does not fit, and tells how much that was.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, mpsc};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
 /// Longest piece of a line that is held, in bytes; a longer line goes on in the next piece.
-const LONGEST: u64 = 64 << 10;
+const LONGEST: u64 = 16 << 10;
+
+/// Most bytes that wait for one output: part of the function's memory.
+const ROOM: usize = 256 << 10;
+
+/// One output.
+pub struct Output {
+    queue: mpsc::Sender<Vec<u8>>,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Bytes that wait.
+    waiting: AtomicUsize,
+    /// Pieces that were dropped and not told about.
+    dropped: AtomicU64,
+}
+
+/// Standard output.
+pub static OUT: LazyLock<Output> = LazyLock::new(|| Output::start(std::io::stdout()));
+
+/// Standard error.
+pub static ERR: LazyLock<Output> = LazyLock::new(|| Output::start(std::io::stderr()));
+
+impl Output {
+    fn start(to: impl Write + Send + 'static) -> Self {
+        let (queue, pieces) = mpsc::channel();
+        let state = Arc::new(State::default());
+        let shared = state.clone();
+        // Without a thread everything is dropped once the queue is full: calls matter more.
+        let _ = std::thread::Builder::new().name("output".into()).spawn(move || drain(&pieces, &shared, to));
+        Self { queue, state }
+    }
+
+    /// Adds a piece, or counts it as dropped.
+    fn push(&self, piece: Vec<u8>) {
+        let length = piece.len();
+        if self.state.waiting.fetch_add(length, Ordering::AcqRel) + length > ROOM {
+            self.state.waiting.fetch_sub(length, Ordering::AcqRel);
+            self.state.dropped.fetch_add(1, Ordering::AcqRel);
+        } else {
+            // The thread ends with the process only.
+            let _ = self.queue.send(piece);
+        }
+    }
+
+    /// Waits until everything is written, at most so long.
+    fn flush(&self, patience: Duration) {
+        let start = Instant::now();
+        while self.state.waiting.load(Ordering::Acquire) > 0 && start.elapsed() < patience {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn drain(pieces: &mpsc::Receiver<Vec<u8>>, state: &State, mut to: impl Write) {
+    while let Ok(piece) = pieces.recv() {
+        // Nobody reads our output any more: the function goes on without.
+        let _ = to.write_all(&piece).and_then(|()| to.flush());
+        // Told when half of the room is free again: else the news would take the place of what is to be said.
+        let dropped = match state.waiting.load(Ordering::Acquire) {
+            waiting if waiting < ROOM / 2 => state.dropped.swap(0, Ordering::AcqRel),
+            _ => 0,
+        };
+        if dropped > 0 {
+            let _ = writeln!(to, "watchdog: {dropped} lines were dropped: nobody read the output in time");
+        }
+        state.waiting.fetch_sub(piece.len(), Ordering::AcqRel);
+    }
+}
+
+/// The watchdog's own line.
+pub fn say(line: impl std::fmt::Display) {
+    ERR.push(format!("watchdog: {line}\n").into_bytes());
+}
+
+/// Before the end: what was said is written, unless nobody reads it.
+pub fn flush() {
+    for output in [&OUT, &ERR] {
+        if let Some(output) = LazyLock::get(output) {
+            output.flush(Duration::from_millis(500));
+        }
+    }
+}
 
 /// Copies lines until the program closes its end.
-pub async fn copy(from: impl AsyncRead + Unpin, prefix: &'static str, mut to: impl Write) {
+pub async fn copy(from: impl AsyncRead + Unpin, prefix: &'static str, to: &Output) {
     let mut reader = BufReader::new(from);
-    let mut line = Vec::new();
     let mut fresh = true;
     loop {
-        line.clear();
-        match (&mut reader).take(LONGEST).read_until(b'\n', &mut line).await {
+        let mut piece = if fresh { prefix.as_bytes().to_vec() } else { Vec::new() };
+        match (&mut reader).take(LONGEST).read_until(b'\n', &mut piece).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
-        let head = if fresh { prefix } else { "" };
-        // Nobody reads our output any more: the function goes on without.
-        let _ = to.write_all(head.as_bytes()).and_then(|()| to.write_all(&line)).and_then(|()| to.flush());
-        fresh = line.ends_with(b"\n");
+        fresh = piece.ends_with(b"\n");
+        to.push(piece);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Mutex;
+
+    /// What was written, by a writer that may be held up.
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
 
     #[tokio::test]
     async fn prefixes_lines_and_not_their_parts() {
         let long = [vec![b'x'; LONGEST as usize + 10], b"\nb\xff".to_vec()].concat();
-        let mut out = Vec::new();
-        copy(long.as_slice(), "p: ", &mut out).await;
+        let sink = Sink::default();
+        let output = Output::start(sink.clone());
+        copy(long.as_slice(), "p: ", &output).await;
+        output.flush(Duration::from_secs(10));
         let wanted = [b"p: ".to_vec(), vec![b'x'; LONGEST as usize + 10], b"\np: b\xff".to_vec()].concat();
-        assert_eq!(out, wanted);
+        assert_eq!(*sink.0.lock().unwrap(), wanted);
+    }
+
+    #[test]
+    fn what_nobody_reads_is_dropped_and_counted() {
+        let sink = Sink::default();
+        let output = Output::start(sink.clone());
+        let held = sink.0.lock().unwrap();
+        let line = [vec![b'x'; 1023], b"\n".to_vec()].concat();
+        for _ in 0..ROOM / 1024 + 7 {
+            output.push(line.clone());
+        }
+        drop(held);
+        output.flush(Duration::from_secs(10));
+        let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches('x').count(), ROOM / 1024 * 1023);
+        assert!(text.contains("watchdog: 7 lines were dropped"), "{}", text.len());
     }
 }

@@ -14,7 +14,6 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -25,6 +24,8 @@ use crate::config::{Config, Mode};
 use crate::fork;
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::output::say;
+use crate::reaper::{Program, Reaper};
 use crate::upstream::Upstream;
 
 /// How long a call took until its answer's head, in seconds.
@@ -43,6 +44,7 @@ struct Watchdog {
     metrics: Metrics,
     running: Rc<Cell<usize>>,
     upstream: Option<Upstream>,
+    reaper: Rc<Reaper>,
 }
 
 /// One running call: counted out when it is dropped.
@@ -75,8 +77,9 @@ pub async fn run(config: Config) -> Result<u8, String> {
         Mode::Http(address) => Some(Upstream::new(*address)),
         Mode::Streaming => None,
     };
-    let mut child = match upstream {
-        Some(_) => Some(fork::start_server(&config)?),
+    let reaper = Reaper::start()?;
+    let mut program = match upstream {
+        Some(_) => Some(fork::start_server(&config, &reaper)?),
         None => None,
     };
     let patience = config.write_timeout;
@@ -85,6 +88,7 @@ pub async fn run(config: Config) -> Result<u8, String> {
         metrics: Metrics::default(),
         running: Rc::default(),
         upstream,
+        reaper,
         config,
     });
     let ending = CancellationToken::new();
@@ -93,7 +97,7 @@ pub async fn run(config: Config) -> Result<u8, String> {
     match listen(watchdog.config.metrics_port).await {
         Ok(listener) => drop(metrics.spawn_local(serve_metrics(listener, watchdog.clone()))),
         // Somebody in the image has the port: calls matter more than counting them.
-        Err(problem) => eprintln!("watchdog: no metrics: {problem}"),
+        Err(problem) => say(format_args!("no metrics: {problem}")),
     }
     let status = loop {
         tokio::select! {
@@ -107,37 +111,36 @@ pub async fn run(config: Config) -> Result<u8, String> {
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             },
             Some(_) = connections.join_next() => {}
-            status = exited(&mut child) => break exit_code(status),
+            status = exited(&mut program) => break exit_code(status),
             _ = terminate.recv() => break 0,
             _ = interrupt.recv() => break 0,
         }
     };
     drop(listener);
     watchdog.health.stop();
-    if child.is_some() && status != 0 {
-        eprintln!("watchdog: the function's program ended with status {status}");
+    if program.is_some() && status != 0 {
+        say(format_args!("the function's program ended with status {status}"));
     }
     // Calls inside end in their time. Connections without one end at once, and so do we when there are no others.
     ending.cancel();
     let _ = tokio::time::timeout(patience, async { while connections.join_next().await.is_some() {} }).await;
-    if let Some(mut child) = child {
-        fork::terminate(&mut child, CHILD_GRACE).await;
+    if let Some(program) = program {
+        fork::terminate(program, CHILD_GRACE).await;
     }
     Ok(status)
 }
 
 /// Waits for the program of mode http, or for ever.
-async fn exited(child: &mut Option<Child>) -> Option<ExitStatus> {
-    match child {
-        Some(child) => child.wait().await.ok(),
+async fn exited(program: &mut Option<Program>) -> ExitStatus {
+    match program {
+        Some(program) => program.wait().await,
         None => std::future::pending().await,
     }
 }
 
 /// A shell's way to tell a signal: 128 and its number.
-fn exit_code(status: Option<ExitStatus>) -> u8 {
+fn exit_code(status: ExitStatus) -> u8 {
     use std::os::unix::process::ExitStatusExt;
-    let Some(status) = status else { return 1 };
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     u8::try_from(code).unwrap_or(1)
 }
@@ -241,7 +244,7 @@ impl Watchdog {
         let deadline = self.limit(&request).map(|limit| start + limit);
         let mut response = match &self.upstream {
             Some(upstream) => upstream.pass_on(request, deadline, place.clone()).await,
-            None => fork::run(&self.config, request, deadline).await,
+            None => fork::run(&self.config, &self.reaper, request, deadline).await,
         };
         let taken = start.elapsed();
         self.metrics.observe(response.status().as_u16(), &method, taken);

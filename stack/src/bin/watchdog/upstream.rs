@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::body::{Body, Problem, internal};
+use crate::output::say;
 
 /// Who the watchdog says it is.
 const WHO: &str = "of-watchdog";
@@ -97,7 +98,7 @@ impl Upstream {
             Some(deadline) => match timeout_at(deadline, sent).await {
                 Ok(answer) => answer,
                 Err(_) => {
-                    eprintln!("watchdog: the call's time is over");
+                    say("the call's time is over");
                     return internal(StatusCode::GATEWAY_TIMEOUT, "", WHO);
                 }
             },
@@ -106,7 +107,7 @@ impl Upstream {
         let mut response = match answer {
             Ok(response) => response,
             Err(reason) => {
-                eprintln!("watchdog: {}: {reason}", self.address);
+                say(format_args!("{}: {reason}", self.address));
                 return internal(StatusCode::INTERNAL_SERVER_ERROR, format!("{reason}\n"), WHO);
             }
         };
