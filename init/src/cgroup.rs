@@ -45,6 +45,11 @@ impl Group {
         Self(Path::new(ROOT).join(path))
     }
 
+    /// Whether it is there.
+    pub(crate) fn exists(&self) -> bool {
+        self.0.is_dir()
+    }
+
     /// Makes it.
     pub(crate) fn make(&self) -> Result<()> {
         fs::create_dir_all(&self.0).map_err(Error::write(&self.0))

@@ -81,6 +81,14 @@ pub enum Error {
         /// The last of what it printed.
         output: String,
     },
+    /// A helper program that did not end.
+    #[error("{program} had not ended after {seconds} s")]
+    HelperSlow {
+        /// Path of the program.
+        program: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// Finding the root partition.
     #[error("no partition carries the root hash {hash}; looked at: {seen}")]
     NoRoot {

@@ -12,6 +12,9 @@ const GRACE: Duration = Duration::from_millis(1500);
 /// A disk that does not answer must not keep the machine from ending.
 const SYNC_LIMIT: Duration = Duration::from_secs(20);
 
+/// After this the machine ends whatever still waits: a dead disk can hold an unmount for ever.
+const LAST_LIMIT: Duration = Duration::from_secs(60);
+
 /// How the machine ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
@@ -41,6 +44,11 @@ pub(crate) const PHASES: [&str; 4] = ["kill what is left", "sync", "unmount", "r
 
 /// The last phase of a shutdown, PID 1 only.
 pub(crate) fn finish(ending: Ending) -> ! {
+    let _ = std::thread::Builder::new().name("last".to_owned()).spawn(move || {
+        std::thread::sleep(LAST_LIMIT);
+        say("bothy: a disk holds the end, ending without it");
+        end(ending)
+    });
     kill_rest();
     flush();
     for target in mounts::unmount_all() {

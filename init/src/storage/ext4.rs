@@ -4,13 +4,18 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use super::helper;
 use crate::console::{Level, kmsg};
 use crate::error::{Error, Result};
 
 /// Offset of the first superblock, and of the first backup of a file system with blocks of 4096 bytes.
-const SUPERBLOCKS: [u64; 2] = [1024, 32768 * 4096];
+pub(super) const SUPERBLOCKS: [u64; 2] = [1024, 32768 * 4096];
+/// Making writes little; a card that takes longer is broken.
+const MAKE_LIMIT: Duration = Duration::from_secs(120);
+/// Checking reads every inode of a full disk.
+const CHECK_LIMIT: Duration = Duration::from_secs(600);
 
 /// What the superblock says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +70,8 @@ pub(crate) fn make(device: &Path) -> Result<()> {
     // -F: leftovers of an interrupted first boot must not raise a question. -b: below 512 MiB the default are blocks of
     // 1024 bytes, and the first backup would lie elsewhere than where `is_made` looks.
     let lazy = "lazy_itable_init=1,lazy_journal_init=1,nodiscard";
-    helper("/usr/sbin/mke2fs", &["-q", "-F", "-t", "ext4", "-b", "4096", "-E", lazy], device, 0)
+    let options = ["-q", "-F", "-t", "ext4", "-b", "4096", "-E", lazy];
+    helper::run("/usr/sbin/mke2fs", &options, device, 0, MAKE_LIMIT)
 }
 
 /// Checks it if it was not left clean. What `-p` does not repair alone, `-y` does: nobody is there to answer.
@@ -75,10 +81,14 @@ pub(crate) fn check(device: &Path) -> Result<()> {
     }
     kmsg(Level::Warning, &format!("{} was not left clean, checking it", device.display()));
     // 1: repaired; 2: repaired, a mounted one would need a restart; 4 and more: not repaired.
-    helper("/usr/sbin/e2fsck", &["-p"], device, 3).or_else(|error| {
-        kmsg(Level::Error, &error.to_string());
-        helper("/usr/sbin/e2fsck", &["-y"], device, 3)
-    })
+    match helper::run("/usr/sbin/e2fsck", &["-p"], device, 3, CHECK_LIMIT) {
+        Err(error @ Error::Helper { .. }) => {
+            kmsg(Level::Error, &error.to_string());
+            helper::run("/usr/sbin/e2fsck", &["-y"], device, 3, CHECK_LIMIT)
+        }
+        // One that is too slow would be so again.
+        done => done,
+    }
 }
 
 /// Labels a mounted file system, backups included (`FS_IOC_SETFSLABEL`, ext4 since Linux 5.17).
@@ -99,21 +109,6 @@ pub(crate) fn set_label(mounted: &Path, label: &str) -> Result<()> {
     }
 }
 
-/// Runs a program of e2fsprogs on a device; exit codes whose bits are all in `good` are success.
-fn helper(program: &str, options: &[&str], device: &Path, good: i32) -> Result<()> {
-    let mut command = Command::new(program);
-    command.args(options).arg(device).stdin(Stdio::null()).env_clear().env("PATH", "/usr/sbin:/usr/bin");
-    let output = command.output().map_err(|source| Error::Start { program: program.to_owned(), source })?;
-    if output.status.code().is_some_and(|code| code & !good == 0) {
-        return Ok(());
-    }
-    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.push_str(&String::from_utf8_lossy(&output.stderr));
-    let last: Vec<_> = text.lines().rev().take(3).collect();
-    let output_text = last.into_iter().rev().collect::<Vec<_>>().join(" | ");
-    Err(Error::Helper { program: program.to_owned(), status: output.status.to_string(), output: output_text })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,7 +122,7 @@ mod tests {
         let fresh = superblock(file.path(), 1024).unwrap().unwrap();
         assert_eq!(fresh, Superblock { label: String::new(), clean: true });
         assert!(!is_made(file.path(), "data").unwrap());
-        helper("/usr/sbin/tune2fs", &["-L", "data"], file.path(), 0).unwrap();
+        helper::run("/usr/sbin/tune2fs", &["-L", "data"], file.path(), 0, MAKE_LIMIT).unwrap();
         assert!(is_made(file.path(), "data").unwrap());
         // The state "has errors" makes it unclean; the check repairs that.
         file.as_file().write_all_at(&[3, 0], 1024 + 0x3a).unwrap();
@@ -143,7 +138,7 @@ mod tests {
             let file = tempfile::NamedTempFile::new().unwrap();
             file.as_file().set_len(mib << 20).unwrap();
             make(file.path()).unwrap();
-            helper("/usr/sbin/tune2fs", &["-L", "data"], file.path(), 0).unwrap();
+            helper::run("/usr/sbin/tune2fs", &["-L", "data"], file.path(), 0, MAKE_LIMIT).unwrap();
             file.as_file().write_all_at(&[0; 1024], 1024).unwrap();
             assert!(is_made(file.path(), "data").unwrap(), "{mib}: the backup carries the label");
             check(file.path()).unwrap();

@@ -1,6 +1,7 @@
 //! The disk that was booted: its partitions, the data file system, `/var` and `/boot`.
 
 mod ext4;
+mod helper;
 mod table;
 mod tmpfiles;
 
@@ -67,6 +68,7 @@ fn in_memory(error: &Error) -> Data {
 
 /// Finds or makes the data partition, makes its file system if it was never finished, checks it, mounts it.
 fn on_disk(disk: &str) -> Result<String> {
+    helper::end_orphans()?;
     let node = Path::new("/dev").join(disk);
     let parts = table::extend(&node)?;
     let data = parts.iter().find(|part| part.name == LABEL).ok_or_else(|| Error::Partitions {

@@ -14,6 +14,7 @@ use std::path::Path;
 use gptman::{GPT, GPTPartitionEntry};
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use super::ext4;
 use crate::block;
 use crate::error::{Error, Result};
 
@@ -22,6 +23,8 @@ const MIB: u64 = 1 << 20;
 const ROOT_BYTES: u64 = 512 * MIB;
 /// Less than this is no place for containers and logs.
 const DATA_BYTES_MIN: u64 = 64 * MIB;
+/// Size of a superblock of ext4.
+const SUPERBLOCK_BYTES: u64 = 1024;
 /// Where the entries of the table at the front lie.
 const ENTRIES_LBA: u64 = 2;
 /// Linux file system data, 0FC63DAF-8483-4772-8E79-3D69D8477DE4, as it lies on disk (UEFI 2.10, 5.3.3).
@@ -65,6 +68,7 @@ pub(crate) fn extend(disk: &Path) -> Result<Vec<Part>> {
     let added = complete(&mut fuller).map_err(wrong(disk))?;
     if added {
         gpt = fuller;
+        forget_old(&file, &parts(&gpt)).map_err(Error::write(disk))?;
     }
     if added || torn {
         write(&mut gpt, &mut file).map_err(wrong(disk))?;
@@ -87,6 +91,18 @@ fn complete(gpt: &mut GPT) -> Result<bool, &'static str> {
         }
     }
     Ok(add(gpt, "data", LINUX_DATA, None))
+}
+
+/// Wipes what says "made" where `data` will lie, before there is an entry for it: on a medium that was written anew
+/// lies the file system of its former owner, with passwords and functions that nobody expects.
+fn forget_old(file: &File, parts: &[Part]) -> io::Result<()> {
+    for data in parts.iter().filter(|part| part.name == "data") {
+        for offset in ext4::SUPERBLOCKS.into_iter().filter(|offset| offset + SUPERBLOCK_BYTES <= data.length)
+        {
+            file.write_all_at(&[0; SUPERBLOCK_BYTES as usize], data.start + offset)?;
+        }
+    }
+    file.sync_all()
 }
 
 /// Adds one partition behind all others, aligned to 1 MiB; without a size it takes all there is. Whether it fits.
@@ -331,6 +347,25 @@ mod tests {
             let header = GPT::find_from(&mut file.reopen().unwrap()).unwrap().header;
             assert!(header.is_primary());
         }
+    }
+
+    #[test]
+    fn what_lay_where_data_will_be_is_forgotten() {
+        let file = image(2048);
+        for offset in ext4::SUPERBLOCKS {
+            file.as_file().write_all_at(&[7; 4096], 1281 * MIB + offset - 1024).unwrap();
+        }
+        let parts = extend(file.path()).unwrap();
+        let read = |offset| {
+            let mut bytes = [1; 1024];
+            file.as_file().read_exact_at(&mut bytes, parts[3].start + offset).unwrap();
+            bytes
+        };
+        assert!(ext4::SUPERBLOCKS.iter().all(|offset| read(*offset) == [0; 1024]));
+        // A partition that has its entry is somebody's.
+        file.as_file().write_all_at(&[7; 1024], parts[3].start + 1024).unwrap();
+        extend(file.path()).unwrap();
+        assert_eq!(read(1024), [7; 1024]);
     }
 
     #[test]

@@ -271,6 +271,10 @@ impl Machine {
     }
 
     pub(super) async fn save_clock(&self) {
+        // Elsewhere than on a disk it would be lost, or /var is not there yet.
+        if !self.on_disk.get() {
+            return;
+        }
         if let Err(error) = clock::save(Path::new(clock::SAVED)) {
             alarm(&error.to_string());
         }
