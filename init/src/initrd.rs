@@ -89,7 +89,11 @@ fn find_root(listener: &Listener, index: &Index, hash: &[u8; 32]) -> Result<(Blo
         if walk {
             load_for(index, uevent::modaliases(Path::new("/sys/devices")), &mut asked);
         }
-        for block in block::list(Path::new("/sys/class/block")) {
+        for block in by_hope(block::list(Path::new("/sys/class/block"))) {
+            // Each read of a dying disk may take half a minute.
+            if Instant::now() > end {
+                break;
+            }
             // A verdict about a partition's content stands; only what could not be read is read again.
             if matches!(seen.get(&block.name), Some((true, _))) {
                 continue;
@@ -111,6 +115,12 @@ fn find_root(listener: &Listener, index: &Index, hash: &[u8; 32]) -> Result<(Blo
         load_for(index, events.into_iter().filter_map(|event| event.modalias), &mut asked);
         walk = lost;
     }
+}
+
+/// Partitions that are called as ours first: the others, on a dying disk perhaps, then need not be read at all.
+fn by_hope(mut blocks: Vec<Block>) -> Vec<Block> {
+    blocks.sort_by_key(|block| !block.label.starts_with("root-"));
+    blocks
 }
 
 /// Loads the modules of devices, each once.
@@ -165,6 +175,20 @@ fn remove_below(folder: &Path, device: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn likely_partitions_come_first() {
+        let block = |name: &str, label: &str| Block {
+            name: name.into(),
+            disk: "d".into(),
+            number: 1,
+            label: label.into(),
+        };
+        let blocks =
+            vec![block("sda", ""), block("sda1", "boot"), block("vda2", "root-a"), block("vda3", "root-b")];
+        let names: Vec<_> = by_hope(blocks).into_iter().map(|block| block.name).collect();
+        assert_eq!(names, ["vda2", "vda3", "sda", "sda1"]);
+    }
 
     #[test]
     fn removes_all_of_one_file_system() {

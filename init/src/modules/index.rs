@@ -19,6 +19,17 @@ pub(crate) struct Index {
     builtin: HashSet<String>,
 }
 
+/// A file to load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Step {
+    /// Its module.
+    pub name: String,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Whether it is wanted, not needed: the module that was asked for may do without.
+    pub soft: bool,
+}
+
 impl Index {
     /// Reads the files of a folder such as `/usr/lib/modules/6.12.0`. A missing file counts as empty: a machine
     /// without modules boots as far as its kernel goes, and what then is missing is said where it is missed.
@@ -91,13 +102,13 @@ impl Index {
     }
 
     /// The files to load for a module, what it needs first. Empty: nothing to load is known by that name.
-    pub(crate) fn order(&self, name: &str) -> Vec<(String, PathBuf)> {
+    pub(crate) fn order(&self, name: &str) -> Vec<Step> {
         let mut order = Vec::new();
-        self.visit(&normal(name), &mut HashSet::new(), &mut order);
+        self.visit(&normal(name), false, &mut HashSet::new(), &mut order);
         order
     }
 
-    fn visit(&self, name: &str, seen: &mut HashSet<String>, order: &mut Vec<(String, PathBuf)>) {
+    fn visit(&self, name: &str, soft: bool, seen: &mut HashSet<String>, order: &mut Vec<Step>) {
         let Some((file, needs)) = self.files.get(name) else { return };
         // A circle in the files must not be one here.
         if !seen.insert(name.to_owned()) {
@@ -105,15 +116,15 @@ impl Index {
         }
         let (before, after) =
             self.soft.get(name).map(|(b, a)| (b.as_slice(), a.as_slice())).unwrap_or_default();
-        for soft in before.iter().flat_map(|soft| self.resolve(soft)) {
-            self.visit(&soft, seen, order);
+        for other in before.iter().flat_map(|other| self.resolve(other)) {
+            self.visit(&other, true, seen, order);
         }
         for need in needs {
-            self.visit(need, seen, order);
+            self.visit(need, soft, seen, order);
         }
-        order.push((name.to_owned(), self.folder.join(file)));
-        for soft in after.iter().flat_map(|soft| self.resolve(soft)) {
-            self.visit(&soft, seen, order);
+        order.push(Step { name: name.to_owned(), path: self.folder.join(file), soft });
+        for other in after.iter().flat_map(|other| self.resolve(other)) {
+            self.visit(&other, true, seen, order);
         }
     }
 }
@@ -151,18 +162,21 @@ mod tests {
     }
 
     fn names(index: &Index, name: &str) -> Vec<String> {
-        index.order(name).into_iter().map(|(name, _)| name).collect()
+        index.order(name).into_iter().map(|step| step.name).collect()
     }
 
     #[test]
     fn needs_come_first() {
         assert_eq!(names(&index(), "dm-verity"), ["dm_mod", "dm_bufio", "dm_verity", "squashfs"]);
-        assert_eq!(index().order("squashfs")[0].1, Path::new("/m/kernel/fs/squashfs/squashfs.ko"));
+        assert_eq!(index().order("squashfs")[0].path, Path::new("/m/kernel/fs/squashfs/squashfs.ko"));
     }
 
     #[test]
     fn soft_needs_are_found_by_alias() {
         assert_eq!(names(&index(), "libcrc32c"), ["crc32c_generic", "libcrc32c"]);
+        let soft = |name: &str| index().order(name).iter().map(|step| step.soft).collect::<Vec<_>>();
+        assert_eq!(soft("libcrc32c"), [true, false]);
+        assert_eq!(soft("dm-verity"), [false, false, false, true]);
     }
 
     #[test]

@@ -21,14 +21,22 @@ impl Index {
     }
 }
 
-/// Loads what `wanted` means, a module or an alias. Gives whether anything is known by that name.
+/// Loads what `wanted` means, a module or an alias. Gives whether anything is known by that name. Of several modules
+/// for one alias each is tried, and the first failure told: often one fits the device and the others say so.
 pub(crate) fn load(index: &Index, wanted: &str) -> Result<bool> {
+    load_with(index, wanted, insert)
+}
+
+fn load_with(index: &Index, wanted: &str, insert: impl Fn(&Path) -> io::Result<()>) -> Result<bool> {
     let names = index.resolve(wanted);
-    for name in &names {
-        for (name, path) in index.order(name) {
-            insert(&path).map_err(|source| Error::Module { name, source })?;
-        }
-    }
+    let each = names.iter().map(|name| {
+        index.order(name).into_iter().try_for_each(|step| match insert(&step.path) {
+            Err(source) if !step.soft => Err(Error::Module { name: step.name, source }),
+            _ => Ok(()),
+        })
+    });
+    // Collected before it is looked at: all are tried.
+    each.collect::<Vec<_>>().into_iter().collect::<Result<()>>()?;
     Ok(!names.is_empty())
 }
 
@@ -112,6 +120,28 @@ mod tests {
         fs::write(folder.path().join("a.conf"), "# network\nvirtio_net # card\n\n overlay\n").unwrap();
         fs::write(folder.path().join("c.txt"), "not_this\n").unwrap();
         assert_eq!(listed(folder.path()), ["virtio_net", "overlay", "veth"]);
+    }
+
+    #[test]
+    fn what_is_only_wanted_may_fail_and_every_module_of_an_alias_is_tried() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        put("modules.dep", "a.ko:\nb.ko:\nwish.ko:\n");
+        put("modules.softdep", "softdep b pre: wish\n");
+        put("modules.alias", "alias pci:* a\nalias pci:v1* b\n");
+        let index = Index::read(folder.path());
+        let tried = std::cell::RefCell::new(Vec::new());
+        let insert = |path: &Path| {
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            let fails = name != "b";
+            tried.borrow_mut().push(name);
+            if fails { Err(io::Error::from_raw_os_error(libc::ENODEV)) } else { Ok(()) }
+        };
+        let error = load_with(&index, "pci:v1d2", insert).unwrap_err();
+        assert!(error.to_string().starts_with("load module a: "), "{error}");
+        assert_eq!(*tried.borrow(), ["a", "wish", "b"]);
+        assert!(load_with(&index, "b", insert).unwrap());
+        assert!(!load_with(&index, "usb:x", insert).unwrap());
     }
 
     #[test]

@@ -107,8 +107,8 @@ async fn follow(shared: &Shared, link: &Link, memory: &mut Memory) -> Result<()>
                 tracing::warn!("the dhcp server of {} offers an address and does not give it", link.name);
                 return Ok(());
             }
-            // With an address or without, the next client goes on from `last`.
-            () = &mut renamed => return Ok(()),
+            // Not while it asks: an answer under way would be lost, and with it the seconds until the next question.
+            () = &mut renamed, if memory.last.is_some() => return Ok(()),
         };
         patience = patience_of(&state);
         match state {
