@@ -15,6 +15,7 @@ use crate::recipe::{Recipe, STUB_PACKAGE};
 use crate::scripts::{self, Script};
 use crate::squashfs::{self, Compression};
 use crate::stamp::Stamp;
+use crate::sysroot::Sysroot;
 use crate::tools::Tools;
 use crate::uki::{self, Section};
 use crate::unpacked::Unpacked;
@@ -88,26 +89,46 @@ pub fn ensure(options: &Options) -> Result<Artifacts> {
     Ok(artifacts)
 }
 
-fn build(options: &Options, recipe: &Recipe, out: &Path) -> Result<Artifacts> {
-    let architecture = recipe.architecture;
-    let programs_folder = match &options.programs {
-        Some(folder) => folder.clone(),
-        None => {
-            let _step = step("compile the device's programs");
-            programs::build(&options.source, architecture, options.compression)?
-        }
-    };
-    let programs = Programs::load(&programs_folder)?;
+/// Compiles the device's programs as [`ensure`] would, and returns the folder that they are in.
+///
+/// # Errors
+/// Packages cannot be had, or cargo fails.
+pub fn compile(options: &Options) -> Result<PathBuf> {
+    let recipe = Recipe::load(&options.recipe)?;
+    host::ensure(host::BUILD, options.install)?;
+    let (lock, unpacked) = packages(options, &recipe, &options.out.join(&recipe.name))?;
+    let digest = lock_digest(&recipe, &lock);
+    let sysroot = Sysroot::unpack(&options.cache, &digest, &recipe, &unpacked.packages)?;
+    let _step = step("compile the device's programs");
+    programs::build(&options.source, recipe.architecture, options.compression, &sysroot)
+}
+
+/// Gets every package and unpacks it.
+fn packages(options: &Options, recipe: &Recipe, out: &Path) -> Result<(Lock, Unpacked)> {
     let (lock, apt) = resolve(options, recipe, out)?;
     {
         let _step = step("download packages");
         apt.download(&lock)?;
     }
-    let Unpacked { packages, scripts } = {
-        let _step = step("unpack packages");
-        Unpacked::of(&apt, &lock, &options.cache, architecture.library_folder())?
+    let _step = step("unpack packages");
+    let unpacked = Unpacked::of(&apt, &lock, &options.cache, recipe.architecture.library_folder())?;
+    Ok((lock, unpacked))
+}
+
+fn build(options: &Options, recipe: &Recipe, out: &Path) -> Result<Artifacts> {
+    let architecture = recipe.architecture;
+    let (lock, Unpacked { packages, scripts }) = packages(options, recipe, out)?;
+    let digest = lock_digest(recipe, &lock);
+    let tools = Tools::unpack(&options.cache, &digest, recipe, &packages)?;
+    let programs_folder = match &options.programs {
+        Some(folder) => folder.clone(),
+        None => {
+            let sysroot = Sysroot::unpack(&options.cache, &digest, recipe, &packages)?;
+            let _step = step("compile the device's programs");
+            programs::build(&options.source, architecture, options.compression, &sysroot)?
+        }
     };
-    let tools = Tools::unpack(&options.cache, &tools_digest(recipe, &lock), recipe, &packages)?;
+    let programs = Programs::load(&programs_folder)?;
     let (kernel_package, kernel_tree) = packages.with_prefix("linux-", "boot/vmlinuz-")?;
     let modules = Modules::new(kernel_package, kernel_tree)?;
     let overlay = options.source.join("overlay");
@@ -181,18 +202,17 @@ fn build(options: &Options, recipe: &Recipe, out: &Path) -> Result<Artifacts> {
         kernel: modules.version.clone(),
         root_hash,
         programs: program_digests(&programs),
-        toolchain: programs::toolchain()?,
+        compiler: programs.origin.compiler.clone(),
         lock,
-        used: root.sources.iter().cloned().collect(),
+        used: root.sources.iter().chain(&recipe.static_libraries).cloned().collect(),
         outputs: vec![image_digest, compressed_digest],
     };
-    let crates = programs::crates(&options.source, architecture)?;
     let artifacts = Artifacts {
         name: recipe.name.clone(),
         image,
         compressed,
         manifest: outputs.write("manifest.json", &manifest.to_json())?,
-        sbom: outputs.write("sbom.cdx.json", &sbom::cyclonedx(&manifest, &crates, &seed))?,
+        sbom: outputs.write("sbom.cdx.json", &sbom::cyclonedx(&manifest, &programs.origin.crates, &seed))?,
         kernel: kernel_out,
         initrd: initrd_out,
         command_line,
@@ -267,9 +287,10 @@ fn resolve(options: &Options, recipe: &Recipe, out: &Path) -> Result<(Lock, Apt)
     Ok((apt.resolve(recipe)?, apt))
 }
 
-/// The tools' folder is named after every package that may be in it.
-fn tools_digest(recipe: &Recipe, lock: &Lock) -> String {
+/// What is unpacked from packages for use on this machine lies in folders named after all that may be in it.
+fn lock_digest(recipe: &Recipe, lock: &Lock) -> String {
     let packages = lock.packages.iter().map(|p| p.sha256.as_str());
-    let names: Vec<&str> = recipe.tools.iter().map(String::as_str).chain(packages).collect();
+    let names = recipe.tools.iter().chain(&recipe.static_libraries).map(String::as_str);
+    let names: Vec<&str> = names.chain(packages).collect();
     digest::hex(names.join(" ").as_bytes())[..16].to_owned()
 }

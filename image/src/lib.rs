@@ -35,6 +35,7 @@ pub mod scripts;
 pub mod select;
 pub mod squashfs;
 pub mod stamp;
+pub mod sysroot;
 pub mod testing;
 pub mod tools;
 pub mod tree;

@@ -6,8 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use cli::{Bench, BenchArgs, BuildArgs, Cli, Command, ConfigCommand};
-use image::recipe::Recipe;
-use image::{bench, build, config, host, programs, run, testing};
+use image::{bench, build, config, run, testing};
 
 fn main() -> ExitCode {
     match execute(Cli::parse().command) {
@@ -44,11 +43,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 fn compile(args: BuildArgs) -> anyhow::Result<()> {
-    let options = args.options()?;
-    host::ensure(host::BUILD, options.install)?;
-    let recipe = Recipe::load(&options.recipe)?;
-    let folder = programs::build(&options.source, recipe.architecture, options.compression)?;
-    println!("{}", folder.display());
+    println!("{}", build::compile(&args.options()?)?.display());
     Ok(())
 }
 

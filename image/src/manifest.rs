@@ -24,23 +24,14 @@ pub struct Manifest {
     pub root_hash: String,
     /// SHA-256 of each of our programs.
     pub programs: Vec<Digest>,
-    /// What compiled and linked them.
-    pub toolchain: Vec<Tool>,
+    /// The compiler that made them; empty where nobody has told.
+    pub compiler: String,
     /// Everything that apt resolved.
     pub lock: Lock,
     /// Names of the packages that something in the image comes from.
     pub used: Vec<String>,
     /// The finished files: the image and what of it other tools want.
     pub outputs: Vec<Digest>,
-}
-
-/// A program or library of the machine that builds, whose version matters to the bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tool {
-    /// Its name, or that of its Debian package.
-    pub name: String,
-    /// Its version.
-    pub version: String,
 }
 
 /// A file and its SHA-256.

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
-use crate::manifest::Tool;
 use crate::recipe::Architecture;
 use crate::squashfs::Compression;
+use crate::sysroot::Sysroot;
 
 /// The programs and the crates that they are in.
 const PROGRAMS: [(&str, &str); 3] = [("init", "init"), ("stack", "stack"), ("watchdog", "stack")];
@@ -20,6 +22,33 @@ pub struct Programs {
     pub stack: Vec<u8>,
     /// What function images begin with.
     pub watchdog: Vec<u8>,
+    /// What they were made of.
+    pub origin: Origin,
+}
+
+/// What programs were made of; lies beside them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Name and version of the compiler: of all that is not in the recipe or the sources, only it decides the bytes.
+    pub compiler: String,
+    /// The crates that they are linked from.
+    pub crates: Vec<Crate>,
+}
+
+impl Origin {
+    /// Name of the file.
+    const FILE: &str = "origin.json";
+}
+
+/// A crate of a registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Crate {
+    /// Name.
+    pub name: String,
+    /// Version.
+    pub version: String,
+    /// SHA-256 of its package, lower case hexadecimal.
+    pub sha256: String,
 }
 
 impl Programs {
@@ -32,7 +61,10 @@ impl Programs {
             let path = folder.join(program);
             std::fs::read(&path).map_err(Error::read(&path))
         };
-        Ok(Programs { init: read("init")?, stack: read("stack")?, watchdog: read("watchdog")? })
+        // Programs from elsewhere need not tell.
+        let origin = std::fs::read(folder.join(Origin::FILE)).ok();
+        let origin = origin.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        Ok(Programs { init: read("init")?, stack: read("stack")?, watchdog: read("watchdog")?, origin })
     }
 }
 
@@ -52,9 +84,13 @@ fn profile(compression: Compression) -> &'static str {
 ///
 /// # Errors
 /// cargo fails; what it says has been shown.
-pub fn build(source: &Path, architecture: Architecture, compression: Compression) -> Result<PathBuf> {
-    let target_dir =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| source.join("target"), PathBuf::from);
+pub fn build(
+    source: &Path,
+    architecture: Architecture,
+    compression: Compression,
+    sysroot: &Sysroot,
+) -> Result<PathBuf> {
+    let target_dir = crate::place::target(source);
     let cargo_home =
         std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(home()?.join(".cargo")));
     let target = architecture.rust_target();
@@ -70,6 +106,8 @@ pub fn build(source: &Path, architecture: Architecture, compression: Compression
     let mut command = Command::new(cargo);
     command.current_dir(source).args(["build", "--quiet", "--locked", "--profile", profile(compression)]);
     command.args(["--target", target]).arg("--target-dir").arg(&target_dir);
+    let linker = format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace('-', "_"));
+    command.env(linker, sysroot.linker());
     for (program, package) in PROGRAMS {
         command.args(["--package", package, "--bin", program]);
     }
@@ -87,18 +125,19 @@ pub fn build(source: &Path, architecture: Architecture, compression: Compression
             stderr,
         });
     }
-    Ok(folder(source, architecture, compression))
+    let folder = folder(source, architecture, compression);
+    let origin = Origin { compiler: compiler()?, crates: crates(source, architecture)? };
+    let text = serde_json::to_vec_pretty(&origin).map_err(|e| Error::format("origin", e.to_string()))?;
+    crate::place::replace(&folder.join(Origin::FILE), &text)?;
+    Ok(folder)
 }
 
 fn home() -> Option<PathBuf> {
     std::env::var_os("HOME").map(PathBuf::from)
 }
 
-/// Name, version and checksum of the crates that the programs are linked from, as `Cargo.lock` has them.
-///
-/// # Errors
-/// cargo fails, or the lock file cannot be read.
-pub fn crates(source: &Path, architecture: Architecture) -> Result<Vec<(String, String, String)>> {
+/// The crates that the programs are linked from, as `Cargo.lock` has them.
+fn crates(source: &Path, architecture: Architecture) -> Result<Vec<Crate>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(source).args(["tree", "--locked", "--edges", "normal", "--prefix", "none"]);
@@ -112,7 +151,7 @@ pub fn crates(source: &Path, architecture: Architecture) -> Result<Vec<(String, 
     let path = source.join("Cargo.lock");
     let lock = std::fs::read_to_string(&path).map_err(Error::read(&path))?;
     let mut crates = locked(&lock);
-    crates.retain(|(name, version, _)| linked.contains(&(name.as_str(), version.as_str())));
+    crates.retain(|c| linked.contains(&(c.name.as_str(), c.version.as_str())));
     Ok(crates)
 }
 
@@ -123,40 +162,27 @@ fn name_and_version(line: &str) -> Option<(&str, &str)> {
 }
 
 /// Every crate of a registry in the text of a `Cargo.lock`.
-fn locked(lock: &str) -> Vec<(String, String, String)> {
+fn locked(lock: &str) -> Vec<Crate> {
     let Ok(document) = lock.parse::<toml::Table>() else { return Vec::new() };
     let packages = document.get("package").and_then(|p| p.as_array()).cloned().unwrap_or_default();
     let text = |p: &toml::Value, key: &str| Some(p.get(key)?.as_str()?.to_owned());
-    packages
-        .iter()
-        .filter_map(|p| Some((text(p, "name")?, text(p, "version")?, text(p, "checksum")?)))
-        .collect()
+    let one = |p| {
+        Some(Crate { name: text(p, "name")?, version: text(p, "version")?, sha256: text(p, "checksum")? })
+    };
+    packages.iter().filter_map(one).collect()
 }
 
-/// What compiles and links the programs: their bytes, and the C library inside them, depend on it.
-///
-/// # Errors
-/// The compiler or dpkg cannot be asked.
-pub fn toolchain() -> Result<Vec<Tool>> {
+/// Name and version of the compiler.
+fn compiler() -> Result<String> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let rustc = crate::process::output(Command::new(rustc).arg("--version"))?;
-    let mut tools =
-        vec![Tool { name: "rustc".into(), version: text(rustc).trim_start_matches("rustc ").into() }];
-    for package in ["libc6-dev", "gcc"] {
-        let mut query = Command::new("dpkg-query");
-        let version = crate::process::output(query.args(["--show", "--showformat", "${Version}", package]))?;
-        tools.push(Tool { name: package.into(), version: text(version) });
-    }
-    Ok(tools)
-}
-
-fn text(printed: Vec<u8>) -> String {
-    String::from_utf8_lossy(&printed).trim().to_owned()
+    let printed = crate::process::output(Command::new(rustc).arg("--version"))?;
+    Ok(String::from_utf8_lossy(&printed).trim().to_owned())
 }
 
 /// The programs' files in a folder.
 pub fn files(folder: &Path) -> Vec<PathBuf> {
-    PROGRAMS.iter().map(|(program, _)| folder.join(program)).collect()
+    let programs = PROGRAMS.iter().map(|(program, _)| folder.join(program));
+    programs.chain([folder.join(Origin::FILE)]).filter(|path| path.exists()).collect()
 }
 
 /// Files that decide what the programs are: everything that cargo reads of the sources.
@@ -173,7 +199,8 @@ mod tests {
     fn crates_of_a_registry_are_listed_and_ours_are_not() {
         let lock = "version = 4\n[[package]]\nname = \"own\"\nversion = \"1.0.0\"\n\
                     [[package]]\nname = \"foreign\"\nversion = \"2.0.0+x\"\nchecksum = \"ab\"\n";
-        assert_eq!(locked(lock), [("foreign".to_owned(), "2.0.0+x".to_owned(), "ab".to_owned())]);
+        let foreign = Crate { name: "foreign".into(), version: "2.0.0+x".into(), sha256: "ab".into() };
+        assert_eq!(locked(lock), [foreign]);
         assert_eq!(name_and_version("tokio v1.2.3 (*)"), Some(("tokio", "1.2.3")));
     }
 

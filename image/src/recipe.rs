@@ -29,6 +29,8 @@ pub struct Recipe {
     /// Packages whose programs the builder itself runs, never part of the image.
     #[serde(default)]
     pub tools: Vec<String>,
+    /// Packages of static libraries that our own programs are linked with.
+    pub static_libraries: Vec<String>,
     /// Kernel, its command line and modules.
     pub kernel: Kernel,
     /// What the image takes from which package: globs over the package's paths. Shared libraries that these need
@@ -155,6 +157,7 @@ impl Recipe {
             .keys()
             .chain(self.functions.values().flat_map(|f| f.packages.keys()))
             .chain(&self.tools)
+            .chain(&self.static_libraries)
             .cloned()
             .collect();
         all.push(self.kernel.package.clone());

@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 
 use crate::digest::{Seed, to_hex};
 use crate::manifest::Manifest;
+use crate::programs::Crate;
 
 /// Describes what is in an image: Debian's packages, our programs, and the crates that these are linked from.
 ///
-/// `crates` are name, version and checksum of the latter.
-pub fn cyclonedx(manifest: &Manifest, crates: &[(String, String, String)], seed: &Seed) -> Vec<u8> {
+pub fn cyclonedx(manifest: &Manifest, crates: &[Crate], seed: &Seed) -> Vec<u8> {
     let used = |name: &str| manifest.used.iter().any(|u| u == name);
     let mut components: Vec<Value> = manifest
         .lock
@@ -35,16 +35,11 @@ pub fn cyclonedx(manifest: &Manifest, crates: &[(String, String, String)], seed:
             "version": manifest.version, "hashes": [{"alg": "SHA-256", "content": program.sha256}],
         })
     }));
-    // Our programs carry the C library of the machine that linked them.
-    components.extend(manifest.toolchain.iter().filter(|tool| tool.name == "libc6-dev").map(|tool| {
-        let purl = format!("pkg:deb/debian/{}@{}", tool.name, escape(&tool.version));
-        json!({"type": "library", "bom-ref": purl, "name": tool.name, "version": tool.version, "purl": purl})
-    }));
-    components.extend(crates.iter().map(|(name, version, checksum)| {
+    components.extend(crates.iter().map(|Crate { name, version, sha256 }| {
         let purl = format!("pkg:cargo/{name}@{}", escape(version));
         json!({
             "type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl,
-            "hashes": [{"alg": "SHA-256", "content": checksum}],
+            "hashes": [{"alg": "SHA-256", "content": sha256}],
         })
     }));
     let uuid = to_hex(&seed.uuid("sbom"));

@@ -30,7 +30,7 @@ fn an_image_built_by_another_user_elsewhere_is_the_same_bytes() {
     std::fs::copy(env!("CARGO_BIN_EXE_bothy"), &tool).unwrap();
     let programs = folder.path().join("programs");
     std::fs::create_dir(&programs).unwrap();
-    for program in ["init", "stack", "watchdog"] {
+    for program in ["init", "stack", "watchdog", "origin.json"] {
         std::fs::copy(first.programs.join(program), programs.join(program)).unwrap();
     }
     let manifest = folder.path().join("manifest.json");

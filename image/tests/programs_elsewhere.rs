@@ -16,15 +16,13 @@ fn programs_compiled_in_another_place_are_the_same_bytes() {
     let source = folder.path().join("somewhere else entirely");
     copy_sources(&source);
     let mut build = Command::new("sh");
-    build.args([
-        "-c",
-        "umask 077; exec \"$0\" build --only-programs --no-install",
-        env!("CARGO_BIN_EXE_bothy"),
-    ]);
+    let script = "umask 077; exec \"$0\" build --only-programs --no-install --locked \"$1\" --cache \"$2\"";
     build
-        .env("CARGO_TARGET_DIR", source.join("other target"))
-        .env("TZ", "Pacific/Auckland")
-        .env("LC_ALL", "C");
+        .args(["-c", script, env!("CARGO_BIN_EXE_bothy")])
+        .arg(&artifacts.manifest)
+        .arg(folder.path().join("cache"));
+    build.env("CARGO_TARGET_DIR", source.join("other target"));
+    build.env("TZ", "Pacific/Auckland").env("LC_ALL", "tr_TR.UTF-8");
     run(build.current_dir(&source));
     let built = source.join("other target").join(Architecture::Amd64.rust_target()).join("device");
     let second = Programs::load(&built).unwrap();

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{UsageWho, getrusage};
 
 use super::{Figure, median};
-use crate::build::Options;
+use crate::build::{Options, compile};
 use crate::progress::step;
 use crate::qemu::{Error, Result};
 use crate::recipe::Recipe;
-use crate::{Artifacts, host, place, programs};
+use crate::{Artifacts, host, place};
 
 const BENCH: &str = "build";
 
@@ -36,10 +36,8 @@ struct Cost {
 pub fn build(options: &Options, runs: usize) -> Result<Vec<Figure>> {
     host::ensure(host::BUILD, options.install)?;
     let recipe = Recipe::load(&options.recipe)?;
-    {
-        let _step = step("compile the device's programs (not measured)");
-        programs::build(&options.source, recipe.architecture, options.compression)?;
-    }
+    // Not measured: what cargo does, and the folder of libraries that it links with.
+    compile(options)?;
     let folder = place::target(&options.source).join("bothy/bench/build");
     if folder.exists() {
         fs::remove_dir_all(&folder).map_err(Error::file("remove", &folder))?;
