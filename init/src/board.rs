@@ -105,6 +105,9 @@ impl Board {
 
     /// Notes a problem, or that it is gone.
     pub(crate) fn problem(&self, source: &str, text: Option<String>) {
+        if self.0.status.borrow().problems.get(source) == text.as_ref() {
+            return;
+        }
         if let Some(text) = &text {
             tracing::error!("{source}: {text}");
         }

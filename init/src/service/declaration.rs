@@ -71,6 +71,8 @@ const BASE: Declaration = Declaration {
 
 /// Name of the journal service.
 pub(crate) const JOURNALD: &str = "journald";
+/// Name of the one that answers for the appliance's health.
+pub(crate) const GATEWAY: &str = "gateway";
 
 /// The services, in the order of starting. None needs another one to be there first: journald's sockets are bound
 /// before it is, and everyone else's client tries again.
@@ -104,7 +106,7 @@ pub(crate) const SERVICES: [Declaration; 5] = [
     },
     Declaration { name: "log", command: &["/usr/bin/stack", "log"], ..BASE },
     Declaration {
-        name: "gateway",
+        name: GATEWAY,
         command: &[
             "/usr/bin/stack",
             "gateway",

@@ -8,9 +8,10 @@ mod ready;
 mod record;
 mod runner;
 mod spawn;
+mod store;
 mod watch;
 
-pub(crate) use declaration::{Declaration, JOURNALD, SERVICES};
+pub(crate) use declaration::{Declaration, GATEWAY, JOURNALD, SERVICES};
 pub(crate) use journal::JournalSockets;
 pub(crate) use record::is_adoptable;
 pub(crate) use runner::{Place, Runner};

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::rand::{GetRandomFlags, getrandom};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::backoff::Backoff;
 use super::declaration::{Kill, Ready};
 use super::ready::Probe;
 use super::record::{self, Record};
+use super::store::Store;
 use super::watch::{Reaped, Watched};
 use super::{Declaration, JournalSockets};
 use super::{leftover, spawn};
@@ -47,6 +48,10 @@ pub(crate) struct Runner {
     pub reaped: Reaped,
     /// Journald's sockets, for the service that gets them. Bound here where an earlier supervisor's went with it.
     pub sockets: RefCell<Option<Rc<JournalSockets>>>,
+    /// Descriptors that it gets back at its next start; journald's alone.
+    pub stored: Rc<Store>,
+    /// Told when it is ready, lives and does not work: it starts again.
+    pub unwell: Rc<Notify>,
 }
 
 /// How a process's time ended.
@@ -106,7 +111,7 @@ impl Runner {
     async fn live(&self, adopted: Option<(Watched, bool)>, stop: &mut watch::Receiver<bool>) -> Turn {
         let name = self.declaration.name;
         let socket = self.place.run.join("notify").join(name);
-        let probe = match Probe::new(self.declaration.ready, &socket) {
+        let probe = match Probe::new(self.declaration.ready, &socket, self.stored.clone()) {
             Ok(probe) => probe,
             Err(error) => return Turn::Ended(format!("has no notify socket: {error}")),
         };
@@ -150,6 +155,10 @@ impl Runner {
                 self.stop(&process).await;
                 Turn::Asked
             }
+            () = self.unwell.notified() => {
+                self.stop(&process).await;
+                Turn::Ended("ran and did not answer".to_owned())
+            }
             () = probe.drain() => Turn::Asked,
         }
     }
@@ -169,7 +178,10 @@ impl Runner {
             let bound = JournalSockets::bind(&self.place.journal).map_err(|error| error.to_string())?;
             *held = Some(Rc::new(bound));
         }
-        let sockets: Vec<RawFd> = held.iter().flat_map(|sockets| sockets.numbers()).collect();
+        let mut sockets: Vec<RawFd> = held.iter().flat_map(|sockets| sockets.numbers()).collect();
+        if self.declaration.journal_sockets {
+            sockets.extend(self.stored.numbers());
+        }
         let who =
             spawn::spawn(&self.declaration, group.as_ref(), probe.socket(), &sockets, &self.place.journal)
                 .map_err(|error| error.to_string())?;

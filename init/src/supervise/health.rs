@@ -2,10 +2,12 @@
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use super::STATUS;
 use crate::board::{Board, GATEWAY_PORT};
@@ -17,36 +19,78 @@ const CALM: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(5);
 /// One slow answer on a busy card is no failure.
 const FAILURES: u32 = 3;
+/// When a failure is said: not answering for a moment is how it starts.
+const SAID_AFTER: Duration = Duration::from_secs(10);
+/// When the gateway is taken for hung.
+const HUNG_AFTER: Duration = Duration::from_secs(30);
 
-/// Asks the gateway again and again, and notes the answer.
-pub(super) async fn ask(board: Board) {
-    let mut failures = 0;
+/// Asks the gateway again and again, and notes the answer. One that is ready and does not answer for long is `unwell`.
+pub(super) async fn ask(board: Board, unwell: Rc<Notify>) {
+    let mut failing = Failing::default();
     loop {
-        let services = board.status().all_ready();
-        let answer = if services { healthz(GATEWAY_PORT).await } else { Ok(0) };
-        let healthy = services && matches!(answer, Ok(200));
-        failures = if healthy { 0 } else { failures + 1 };
-        if healthy || failures >= FAILURES || !services {
-            board.change(|status| status.healthy = healthy);
-        }
-        let problem = match answer {
-            Ok(200 | 0) => None,
-            _ if failures < FAILURES => None,
-            Ok(code) => Some(format!("the gateway answers {code} on /healthz")),
-            Err(error) => Some(format!("the gateway does not answer on /healthz: {error}")),
-        };
-        // Ready, but not answering for a moment, is how it starts.
-        if problem.is_none() || failures > 50 {
-            board.problem("health", problem);
-        }
-        if healthy {
-            let mut changes = board.changes();
-            tokio::select! {
-                () = tokio::time::sleep(CALM) => {}
-                _ = changes.changed() => {}
-            }
-        } else {
+        let begin = Instant::now();
+        if !board.status().all_ready() {
+            failing = Failing::default();
+            board.change(|status| status.healthy = false);
+            board.problem("health", None);
             tokio::time::sleep(EAGER).await;
+            continue;
+        }
+        let why = match healthz(GATEWAY_PORT).await {
+            Ok(200) => {
+                failing = Failing::default();
+                board.problem("health", None);
+                board.change(|status| status.healthy = true);
+                let mut changes = board.changes();
+                tokio::select! {
+                    () = tokio::time::sleep(CALM) => {}
+                    _ = changes.changed() => {}
+                }
+                continue;
+            }
+            Ok(code) => format!("the gateway answers {code} on /healthz"),
+            Err(error) => format!("the gateway does not answer on /healthz: {error}"),
+        };
+        let found = failing.note(begin, Instant::now());
+        if found.unhealthy {
+            board.change(|status| status.healthy = false);
+        }
+        if found.said {
+            board.problem("health", Some(why));
+        }
+        if found.hung {
+            tracing::error!("the gateway is taken for hung and starts again");
+            unwell.notify_waiters();
+            failing = Failing::default();
+        }
+        tokio::time::sleep(EAGER).await;
+    }
+}
+
+/// Failures in a row.
+#[derive(Debug, Default)]
+struct Failing {
+    since: Option<Instant>,
+    count: u32,
+}
+
+/// What they mean.
+#[derive(Debug, PartialEq, Eq)]
+struct Found {
+    unhealthy: bool,
+    said: bool,
+    hung: bool,
+}
+
+impl Failing {
+    /// Adds one that was asked at `begin` and is known `now`.
+    fn note(&mut self, begin: Instant, now: Instant) -> Found {
+        self.count = self.count.saturating_add(1);
+        let lasts = now.saturating_duration_since(*self.since.get_or_insert(begin));
+        Found {
+            unhealthy: self.count >= FAILURES || lasts >= SAID_AFTER,
+            said: lasts >= SAID_AFTER,
+            hung: lasts >= HUNG_AFTER,
         }
     }
 }
@@ -93,6 +137,24 @@ mod tests {
         assert_eq!(code(b"HTTP/1.0 503\r\n"), Some(503));
         assert_eq!(code(b"SSH-2.0"), None);
         assert_eq!(code(b""), None);
+    }
+
+    #[test]
+    fn a_hung_gateway_is_said_then_started_again() {
+        let mut failing = Failing::default();
+        let begin = Instant::now();
+        let mut note = |from: u64, to: u64| {
+            let found = failing.note(begin + Duration::from_secs(from), begin + Duration::from_secs(to));
+            (found.unhealthy, found.said, found.hung)
+        };
+        assert_eq!(note(0, 5), (false, false, false));
+        assert_eq!(note(5, 10), (true, true, false));
+        assert_eq!(note(24, 29), (true, true, false));
+        assert_eq!(note(29, 34), (true, true, true));
+        // Quick refusals count by number.
+        let mut failing = Failing::default();
+        let counts: Vec<_> = (0..4).map(|_| failing.note(begin, begin).unhealthy).collect();
+        assert_eq!(counts, [false, false, true, true]);
     }
 
     #[tokio::test(flavor = "current_thread")]

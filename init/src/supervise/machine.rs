@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 
 use super::configuration::{self, Effective};
@@ -18,7 +18,7 @@ use crate::cgroup::Group;
 use crate::console::alarm;
 use crate::net;
 use crate::power::Ending;
-use crate::service::{self, JOURNALD, JournalSockets, Place, Reaped, Runner, SERVICES};
+use crate::service::{self, GATEWAY, JOURNALD, JournalSockets, Place, Reaped, Runner, SERVICES};
 use crate::storage::{self, Data};
 
 /// Grace of a function between SIGTERM and the kill.
@@ -41,6 +41,8 @@ pub(super) struct Machine {
     reaped: Reaped,
     started: RefCell<Vec<Started>>,
     sockets: RefCell<Option<Rc<JournalSockets>>>,
+    /// Says that the gateway does not answer.
+    gateway_unwell: Rc<Notify>,
     pid1: Option<pid1::Link>,
     ending: watch::Sender<Option<Ending>>,
     devices: devices::Watch,
@@ -57,6 +59,7 @@ impl Machine {
             reaped: Reaped::default(),
             started: RefCell::default(),
             sockets: RefCell::default(),
+            gateway_unwell: Rc::default(),
             pid1: pid1::Link::take(),
             ending: watch::Sender::new(None),
             devices: devices::Watch::new(),
@@ -119,7 +122,7 @@ impl Machine {
         spawn_local(screen::show(self.board.clone(), self.password.clone()));
         spawn_local(screen::answer_enter(self.board.clone(), self.password.clone()));
         spawn_local(health::write_status(self.board.clone()));
-        spawn_local(health::ask(self.board.clone()));
+        spawn_local(health::ask(self.board.clone(), self.gateway_unwell.clone()));
         spawn_local(clock::keep(Path::new(clock::SAVED)));
     }
 
@@ -224,7 +227,9 @@ impl Machine {
             let name = declaration.name;
             let sockets = RefCell::new(self.sockets.borrow().clone().filter(|_| declaration.journal_sockets));
             let (board, reaped) = (self.board.clone(), self.reaped.clone());
-            let runner = Runner { declaration, place: place(), board, reaped, sockets };
+            let stored = Rc::default();
+            let unwell = if name == GATEWAY { self.gateway_unwell.clone() } else { Rc::default() };
+            let runner = Runner { declaration, place: place(), board, reaped, sockets, stored, unwell };
             let (stop, asked) = watch::channel(false);
             self.started.borrow_mut().push(Started { name, stop, task: spawn_local(runner.run(asked)) });
         }

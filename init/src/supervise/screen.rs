@@ -59,8 +59,11 @@ pub(super) async fn show(board: Board, made: Made) {
                 said.ready = Some(line);
             }
         } else if !status.healthy {
-            // Said again when it is well again.
-            said.ready = None;
+            // Said again when it is well again. That it is not well while things end is no news.
+            let ends = |state| matches!(state, State::Stopping | State::Stopped);
+            if said.ready.take().is_some() && !status.services.iter().any(|service| ends(service.state)) {
+                progress("not healthy");
+            }
         }
         let limit = async {
             match wait_until.filter(|_| waits) {

@@ -9,12 +9,14 @@ struct Scene {
     board: Board,
     stop: watch::Sender<bool>,
     reaped: Reaped,
+    unwell: Rc<Notify>,
 }
 
 impl Scene {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self { folder, board: Board::new(), stop: watch::Sender::new(false), reaped: Reaped::default() }
+        let (board, stop) = (Board::new(), watch::Sender::new(false));
+        Self { folder, board, stop, reaped: Reaped::default(), unwell: Rc::default() }
     }
 
     fn runner(&self, name: &'static str, command: &'static [&'static str], ready: Ready) -> Runner {
@@ -31,7 +33,8 @@ impl Scene {
         let run = self.folder.path().to_owned();
         let place = Place { run: run.clone(), groups: None, journal: run.join("journal") };
         let (board, reaped) = (self.board.clone(), self.reaped.clone());
-        Runner { declaration, place, board, reaped, sockets: RefCell::default() }
+        let (sockets, stored, unwell) = (RefCell::default(), Rc::default(), self.unwell.clone());
+        Runner { declaration, place, board, reaped, sockets, stored, unwell }
     }
 
     fn of(&self, name: &str) -> crate::board::Service {
@@ -78,6 +81,25 @@ fn starts_is_ready_restarts_and_stops() {
         assert!(Identity::of(second.pid.unwrap()).is_none());
         assert!(!record::is_adoptable(scene.folder.path(), "one"));
         assert_eq!(Record::read(scene.folder.path(), "one"), None);
+    });
+}
+
+#[test]
+fn what_runs_and_does_not_answer_starts_again() {
+    local(async {
+        let scene = Scene::new();
+        let (_listener, ready) = port();
+        let runner = scene.runner("hung", TCP_COMMAND, ready);
+        let task = tokio::task::spawn_local(runner.run(scene.stop.subscribe()));
+        scene.until("hung", State::Ready).await;
+        let first = scene.of("hung").pid;
+        scene.unwell.notify_waiters();
+        let again = scene.board.until(|s| s.is_ready("hung") && s.services[0].restarts == 1);
+        tokio::time::timeout(SHORT, again).await.unwrap();
+        assert_ne!(scene.of("hung").pid, first);
+        assert_eq!(scene.of("hung").last_error.as_deref(), Some("ran and did not answer"));
+        scene.stop.send_replace(true);
+        task.await.unwrap();
     });
 }
 
