@@ -34,7 +34,7 @@ fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     match cli.program {
         Program::Gateway(options) => {
-            logging::start("gateway", cli.log.as_deref());
+            let _last_words = logging::start("gateway", cli.log.as_deref());
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             let served = runtime.block_on(gateway::run(*options));
             // A blocked thread (a disk that does not answer) must not hold up the end.
@@ -42,7 +42,7 @@ fn main() -> anyhow::Result<()> {
             Ok(served?)
         }
         Program::Log { fifo_dir, journal } => {
-            logging::start("log", cli.log.as_deref());
+            let _last_words = logging::start("log", cli.log.as_deref());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             Ok(runtime.block_on(log::run(&fifo_dir, &journal))?)
         }
