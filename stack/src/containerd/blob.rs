@@ -5,7 +5,8 @@ use std::path::Path;
 
 use containerd_client::services::v1::content_client::ContentClient;
 use containerd_client::services::v1::{
-    AbortRequest, InfoRequest, ReadContentRequest, UpdateRequest, WriteAction, WriteContentRequest,
+    AbortRequest, DeleteContentRequest, InfoRequest, ReadContentRequest, UpdateRequest, WriteAction,
+    WriteContentRequest,
 };
 use containerd_client::types::Descriptor;
 use futures_util::stream;
@@ -51,6 +52,14 @@ impl Containerd {
             bytes.extend_from_slice(&part.data);
         }
         Ok(bytes)
+    }
+
+    /// Forgets a blob; one that is not there is fine. Its file goes with the next collection of garbage.
+    pub(super) async fn delete_blob(&self, namespace: &str, digest: &str) -> Result<()> {
+        let delete = DeleteContentRequest { digest: digest.to_owned() };
+        let mut client = self.content();
+        let answer = client.delete(request(namespace, None, delete));
+        crate::error::absent_is_fine(call(format!("delete blob {digest}"), answer).await.map(drop))
     }
 
     /// Sets labels of a blob that is there: what the garbage collector follows.

@@ -4,11 +4,13 @@
 //! lease goes after it. A lease of an interrupted import is removed when the gateway starts.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use containerd_client::services::v1::images_client::ImagesClient;
 use containerd_client::services::v1::leases_client::LeasesClient;
 use containerd_client::services::v1::{
-    CreateImageRequest, CreateRequest, DeleteRequest, Image as Named, ListRequest, UpdateImageRequest,
+    CreateImageRequest, CreateRequest, DeleteImageRequest, DeleteRequest, Image as Named, ListRequest,
+    UpdateImageRequest,
 };
 use containerd_client::types::Descriptor;
 use serde::Deserialize;
@@ -43,6 +45,10 @@ impl Containerd {
         }
         match layout {
             Some(layout) => {
+                if self.is_damaged(namespace, layout).await? {
+                    tracing::warn!("what containerd has of {reference} is damaged: it is imported again");
+                    self.forget(namespace, layout).await?;
+                }
                 let import = async |lease: &str| self.import(namespace, lease, layout).await;
                 self.under_lease(namespace, &layout.manifest.digest, import).await
             }
@@ -68,8 +74,38 @@ impl Containerd {
                 return Ok(None);
             }
         }
-        let image = self.image(namespace, reference).await?;
-        Ok(self.is_unpacked(namespace, &image).await?.then_some(image))
+        match self.image(namespace, reference).await {
+            Ok(image) => Ok(self.is_unpacked(namespace, &image).await?.then_some(image)),
+            // There is a good copy of it.
+            Err(error) if layout.is_some() && is_damage(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether containerd knows the layout's image and cannot read it.
+    async fn is_damaged(&self, namespace: &str, layout: &Layout) -> Result<bool> {
+        match self.image(namespace, &layout.reference).await {
+            Err(error) => Ok(is_damage(&error)),
+            Ok(_) => Ok(false),
+        }
+    }
+
+    /// Takes an image's name and documents out of containerd, and waits until their files are gone: files that stay are
+    /// taken for good when the same digests are written again.
+    async fn forget(&self, namespace: &str, layout: &Layout) -> Result<()> {
+        let mut client = ImagesClient::new(self.channel.clone());
+        let delete = DeleteImageRequest { name: layout.reference.clone(), sync: false, ..Default::default() };
+        let answer = client.delete(request(namespace, None, delete));
+        absent_is_fine(call(format!("delete image {}", layout.reference), answer).await.map(drop))?;
+        let (_, manifest) = read_manifest(layout).await?;
+        let blobs = manifest.layers.iter().map(|layer| &layer.digest).chain([&manifest.config.digest]);
+        for digest in blobs.chain([&layout.manifest.digest]) {
+            self.delete_blob(namespace, digest).await?;
+        }
+        // The removal of a lease is what can be told to wait for the collection of garbage.
+        let lease = format!("{LEASE}forget");
+        self.make_lease(namespace, &lease).await?;
+        self.release(namespace, &lease, true).await
     }
 
     async fn is_unpacked(&self, namespace: &str, image: &Image) -> Result<bool> {
@@ -77,11 +113,7 @@ impl Containerd {
     }
 
     async fn import(&self, namespace: &str, lease: &str, layout: &Layout) -> Result<Image> {
-        let path = layout.blob(&layout.manifest.digest)?;
-        let text =
-            tokio::fs::read(&path).await.map_err(|source| Error::Read { path: path.clone(), source })?;
-        let manifest: Manifest = serde_json::from_slice(&text)
-            .map_err(|source| Error::Parse { what: path.display().to_string(), source })?;
+        let (path, manifest) = read_manifest(layout).await?;
         let mut references = HashMap::new();
         let config = Descriptor::from(manifest.config);
         let layers: Vec<Descriptor> = manifest.layers.into_iter().map(Descriptor::from).collect();
@@ -128,20 +160,25 @@ impl Containerd {
         act: impl AsyncFnOnce(&str) -> Result<T>,
     ) -> Result<T> {
         let lease = format!("{LEASE}{}", about.replace(':', "-"));
-        let mut client = LeasesClient::new(self.channel.clone());
-        let create = CreateRequest { id: lease.clone(), ..Default::default() };
-        match call(format!("create lease {lease}"), client.create(request(namespace, None, create))).await {
-            Err(error) if !error.is_already_there() => return Err(error),
-            _ => {}
-        }
+        self.make_lease(namespace, &lease).await?;
         let done = act(&lease).await;
-        let released = self.release(namespace, &lease).await;
+        let released = self.release(namespace, &lease, false).await;
         let done = done?;
         released.map(|()| done)
     }
 
-    async fn release(&self, namespace: &str, lease: &str) -> Result<()> {
-        let delete = DeleteRequest { id: lease.to_owned(), sync: false };
+    async fn make_lease(&self, namespace: &str, lease: &str) -> Result<()> {
+        let mut client = LeasesClient::new(self.channel.clone());
+        let create = CreateRequest { id: lease.to_owned(), ..Default::default() };
+        match call(format!("create lease {lease}"), client.create(request(namespace, None, create))).await {
+            Err(error) if !error.is_already_there() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes a lease; `sync` waits until what nothing holds any more is gone.
+    async fn release(&self, namespace: &str, lease: &str, sync: bool) -> Result<()> {
+        let delete = DeleteRequest { id: lease.to_owned(), sync };
         let mut client = LeasesClient::new(self.channel.clone());
         let answer = client.delete(request(namespace, None, delete));
         absent_is_fine(call(format!("delete lease {lease}"), answer).await.map(drop))
@@ -154,8 +191,25 @@ impl Containerd {
             call("list leases", client.list(request(namespace, None, ListRequest::default()))).await?.leases;
         let mut first = Ok(());
         for lease in leases.iter().filter(|lease| lease.id.starts_with(LEASE)) {
-            first = first.and(self.release(namespace, &lease.id).await);
+            first = first.and(self.release(namespace, &lease.id, false).await);
         }
         first
     }
+}
+
+/// The manifest of a layout, and where it lies.
+async fn read_manifest(layout: &Layout) -> Result<(PathBuf, Manifest)> {
+    let path = layout.blob(&layout.manifest.digest)?;
+    let text = tokio::fs::read(&path).await.map_err(|source| Error::Read { path: path.clone(), source })?;
+    let manifest = serde_json::from_slice(&text)
+        .map_err(|source| Error::Parse { what: path.display().to_string(), source })?;
+    Ok((path, manifest))
+}
+
+/// What a power cut or a worn card leaves of an image: files that are gone, short or full of zeroes.
+fn is_damage(error: &Error) -> bool {
+    let short = |source: &tonic::Status| source.code() == tonic::Code::OutOfRange;
+    error.is_not_found()
+        || matches!(error, Error::Parse { .. })
+        || matches!(error, Error::Containerd { source, .. } if short(source))
 }

@@ -152,9 +152,24 @@ fn what_dies_comes_back() {
         lab.expect(200, Method::GET, "/function/f", "").await;
         assert_eq!(lab.processes("/watchdog"), process);
 
-        // Both, and the function with them, as after a power cut.
+        // Both, and the function with them, as after a power cut that also took what was in the disk's memory.
         lab.kill_gateway();
         lab.kill_containerd();
+        let blobs = lab.folder.join("containerd/io.containerd.content.v1.content/blobs/sha256");
+        for (number, blob) in std::fs::read_dir(blobs).unwrap().flatten().enumerate() {
+            match number {
+                0 => std::fs::remove_file(blob.path()).unwrap(),
+                _ => {
+                    let zeroes = vec![0; usize::try_from(blob.metadata().unwrap().len()).unwrap()];
+                    std::fs::set_permissions(
+                        blob.path(),
+                        std::os::unix::fs::PermissionsExt::from_mode(0o600),
+                    )
+                    .unwrap();
+                    std::fs::write(blob.path(), zeroes).unwrap();
+                }
+            }
+        }
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(process[0]), nix::sys::signal::Signal::SIGKILL)
             .unwrap();
         lab.start_containerd();
