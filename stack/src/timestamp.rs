@@ -7,11 +7,6 @@ pub fn now_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-/// Nanoseconds since 1970; a clock before that counts as 1970.
-pub fn now_nanoseconds() -> u128 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos())
-}
-
 /// `2026-11-23T15:00:00Z`.
 pub fn rfc3339(seconds: u64) -> String {
     let (year, month, day) = civil(seconds / 86_400);

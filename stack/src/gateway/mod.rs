@@ -1,6 +1,7 @@
 //! `stack gateway`: HTTP in, straight to the function out, and the API that says which functions there should be.
 
 mod auth;
+mod clock;
 mod headers;
 mod options;
 mod proxy;

@@ -48,6 +48,11 @@ impl Proxy {
             .build(connector);
         Self { client, limit }
     }
+
+    /// The longest that a call may take.
+    pub fn limit(&self) -> Duration {
+        self.limit
+    }
 }
 
 impl Gateway {
@@ -197,7 +202,7 @@ fn unreachable(function: &Function, error: &hyper_util::client::legacy::Error) -
     if error.is_connect() {
         function.look_again();
     }
-    proxy_error(StatusCode::BAD_GATEWAY, format!("Can't reach service for: {}.", function.key.name))
+    proxy_error(StatusCode::INTERNAL_SERVER_ERROR, format!("Can't reach service for: {}.", function.key.name))
 }
 
 /// Carries the bytes of both directions until either side has enough.

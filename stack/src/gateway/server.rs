@@ -13,15 +13,26 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Gateway;
+use super::clock::Clock;
 use super::reply::{Body, empty, redirect, text, unauthorized};
 use super::router::{Route, route};
 
-/// Largest head of a request, OpenFaaS's own limit.
-const LARGEST_HEAD_BYTES: usize = 1 << 20;
+/// Largest head of a request, and the most that is held of a body, for each connection.
+const LARGEST_HEAD_BYTES: usize = 64 << 10;
+
+/// Most connections at a time; who comes later waits in the kernel's queue.
+const CONNECTIONS: usize = 512;
+
+/// How long an answer that is there may take to be read.
+const READ_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a call may take beyond its time, to tell its client so.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// A client that opened a connection has this long for its request's head.
 const HEAD_PATIENCE: Duration = Duration::from_secs(60);
@@ -34,13 +45,19 @@ pub async fn serve(
     drain: Duration,
 ) {
     let (connections, ending) = (TaskTracker::new(), CancellationToken::new());
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
     tokio::pin!(stop);
     loop {
+        let accepted = async {
+            // Never closed: it lives as long as this.
+            let place = places.clone().acquire_owned().await;
+            listener.accept().await.map(|accepted| (accepted, place))
+        };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accepted => accepted,
             () = &mut stop => break,
         };
-        let (stream, client) = match accepted {
+        let ((stream, client), place) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors or memory: whoever has some gives them back in a moment.
@@ -54,9 +71,11 @@ pub async fn serve(
         // A connection that was reset already is found out at its first read.
         let _ = stream.set_nodelay(true);
         let gateway = gateway.clone();
+        let clock = Clock::default();
+        let mut time = clock.watch();
         let service = service_fn(move |request| {
-            let gateway = gateway.clone();
-            async move { Ok::<_, Infallible>(gateway.answer(request, client).await) }
+            let (gateway, clock) = (gateway.clone(), clock.clone());
+            async move { Ok::<_, Infallible>(gateway.timed(request, client, &clock).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -66,6 +85,7 @@ pub async fn serve(
             .with_upgrades();
         let ending = ending.clone();
         connections.spawn(async move {
+            let _place = place;
             tokio::pin!(connection);
             let mut told = false;
             let served = loop {
@@ -75,6 +95,11 @@ pub async fn serve(
                     () = ending.cancelled(), if !told => {
                         connection.as_mut().graceful_shutdown();
                         told = true;
+                    }
+                    // The client stopped reading, or the other side never ends: nothing else would end it.
+                    () = time.over() => {
+                        tracing::debug!("connection of {client}: its call's time is over");
+                        return;
                     }
                 }
             };
@@ -92,6 +117,16 @@ pub async fn serve(
 }
 
 impl Gateway {
+    /// Answers within a time: a function's call has its own, counted from its begin; what the gateway says itself takes
+    /// as long as it takes, but must be read then.
+    async fn timed(&self, request: Request<Incoming>, client: SocketAddr, clock: &Clock) -> Response<Body> {
+        let call = matches!(route(request.method(), request.uri().path()), Route::Invoke(..));
+        let counting = call.then(|| clock.begin(self.proxy.limit() + LAST_WORDS));
+        let answer = self.answer(request, client).await;
+        let counting = counting.unwrap_or_else(|| clock.begin(READ_PATIENCE));
+        answer.map(|body| counting.hold(body))
+    }
+
     async fn answer(&self, request: Request<Incoming>, client: SocketAddr) -> Response<Body> {
         let uri = request.uri().clone();
         let path = uri.path();

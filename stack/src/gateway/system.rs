@@ -22,6 +22,9 @@ use crate::runtime::Limits;
 /// Largest document that the API takes: annotations may be long, and somebody with the password is not the enemy.
 const LARGEST_BODY: usize = 16 << 20;
 
+/// How long a document may take to come.
+const BODY_PATIENCE: Duration = Duration::from_secs(60);
+
 /// How long containerd may take to tell that it is well.
 const HEALTH: Duration = Duration::from_secs(3);
 
@@ -117,7 +120,8 @@ impl Gateway {
         let namespace = or_query(scaling.namespace, query.as_deref());
         let name = if scaling.service_name.is_empty() { name } else { &scaling.service_name };
         let key = if namespace.is_empty() { Key::from_path(name) } else { Key::new(name, &namespace) };
-        let absent = || refuse(StatusCode::NOT_FOUND, format!("function: {name} not found"));
+        let full = key.as_ref().map_or_else(|| name.to_owned(), ToString::to_string);
+        let absent = || refuse(StatusCode::NOT_FOUND, format!("function: {full} not found"));
         let key = key.filter(|key| self.exists(key)).ok_or_else(absent)?;
         match self.functions.scale(&key, scaling.replicas).await {
             Ok(()) => Ok(empty(StatusCode::OK)),
@@ -236,7 +240,11 @@ async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refu
 }
 
 async fn read(request: Request<Incoming>) -> Result<impl Buf, Refusal> {
-    match Limited::new(request.into_body(), LARGEST_BODY).collect().await {
+    let body = Limited::new(request.into_body(), LARGEST_BODY).collect();
+    let Ok(body) = tokio::time::timeout(BODY_PATIENCE, body).await else {
+        return Err(refuse(StatusCode::REQUEST_TIMEOUT, "the request's body did not come in time"));
+    };
+    match body {
         Ok(body) => Ok(body.aggregate()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
             let message = format!("the request's body is longer than {LARGEST_BODY} bytes");

@@ -44,7 +44,11 @@ pub struct Deployment {
 
 impl Deployment {
     /// The document that it asks for.
-    pub fn document(self, key: &Key) -> Document {
+    pub fn document(mut self, key: &Key) -> Document {
+        // We show it with every function: a client that sends back what it was shown does not mean it.
+        if self.labels.get(NAME_LABEL).is_some_and(|name| *name == self.service) {
+            self.labels.remove(NAME_LABEL);
+        }
         Document {
             env_process: Some(self.env_process).filter(|text| !text.is_empty()),
             environment: self.env_vars,
@@ -206,6 +210,17 @@ mod tests {
         assert_eq!(document.annotations["a"], "b");
         assert!(serde_json::from_str::<Deployment>("{}").is_ok());
         assert!(serde_json::from_str::<Deployment>("[1]").is_err());
+    }
+
+    #[test]
+    fn what_was_shown_is_not_stored() {
+        let labels = |name: &str| {
+            let text = json!({"service": "f", "image": "f:1", "labels": {"faas_function": name, "a": "b"}});
+            let deployment: Deployment = serde_json::from_value(text).unwrap();
+            deployment.document(&Key::new("f", "").unwrap()).labels.into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(labels("f"), ["a"]);
+        assert_eq!(labels("other"), ["a", "faas_function"]);
     }
 
     #[test]
