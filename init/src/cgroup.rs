@@ -18,6 +18,9 @@ const PARENTS: [&str; 3] = ["", "system", "workload"];
 /// Memory that the kernel leaves to PID 1 and the supervisor under pressure.
 const INIT_MEMORY_BYTES: u64 = 16 << 20;
 
+/// Least and most memory that functions leave to the appliance; between them it is a quarter.
+const RESERVE_BYTES: (u64, u64) = (96 << 20, 256 << 20);
+
 /// Makes the tree and moves the calling process into `init`: a group with processes cannot hand out controllers.
 pub(crate) fn make_tree() -> Result<()> {
     let root = Path::new(ROOT);
@@ -32,7 +35,22 @@ pub(crate) fn make_tree() -> Result<()> {
         }
     }
     let _ = file::poke(root.join("init/memory.min"), &INIT_MEMORY_BYTES.to_string());
+    let limit = workload_limit(memory_total());
+    let _ = file::poke(root.join("workload/memory.max"), &limit.map_or("max".to_owned(), |l| l.to_string()));
     Ok(())
+}
+
+/// What all functions together may use: what they take beyond it, the memory killer takes from them, and not a
+/// connection or a log line from the appliance. `None`: too little is known, or there.
+fn workload_limit(total: u64) -> Option<u64> {
+    let reserve = (total / 4).clamp(RESERVE_BYTES.0, RESERVE_BYTES.1);
+    total.checked_sub(reserve).filter(|limit| *limit > 0)
+}
+
+fn memory_total() -> u64 {
+    let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
 /// A group by its path below the root.
@@ -107,4 +125,19 @@ impl Group {
 pub(crate) fn of_process(pid: i32) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     text.lines().find_map(|line| line.strip_prefix("0::/")).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_leave_some_memory() {
+        let mib = |n: u64| n << 20;
+        assert_eq!(workload_limit(mib(220)), Some(mib(124)));
+        assert_eq!(workload_limit(mib(512)), Some(mib(384)));
+        assert_eq!(workload_limit(mib(8192)), Some(mib(7936)));
+        assert_eq!(workload_limit(mib(64)), None);
+        assert!(memory_total() > mib(64));
+    }
 }

@@ -21,6 +21,17 @@ pub(crate) enum Kill {
     Main,
 }
 
+/// What a service's processes may become, by executing others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rights {
+    /// Anything: what starts containers must not limit them.
+    Any,
+    /// No more than it is (`PR_SET_NO_NEW_PRIVS`): set-id programs and file capabilities give nothing.
+    NoMore,
+    /// That, and no capability can ever be had.
+    None,
+}
+
 /// A service.
 #[derive(Debug, Clone)]
 pub(crate) struct Declaration {
@@ -48,6 +59,8 @@ pub(crate) struct Declaration {
     pub oom_score: i32,
     /// Soft and hard limit of open files.
     pub files: (u64, u64),
+    /// What it may become.
+    pub rights: Rights,
     /// Whether it gets journald's sockets handed (sd_listen_fds(3)).
     pub journal_sockets: bool,
 }
@@ -66,6 +79,7 @@ const BASE: Declaration = Declaration {
     oom_score: -500,
     // Some programs walk all numbers up to the soft limit: keep that one small, they may raise it.
     files: (1024, 524_288),
+    rights: Rights::Any,
     journal_sockets: false,
 };
 
@@ -100,11 +114,12 @@ pub(crate) const SERVICES: [Declaration; 5] = [
         name: "nats",
         command: &["/usr/sbin/nats-server", "-a", "127.0.0.1", "-p", "4222", "-js", "-sd", "/var/lib/nats"],
         user: 900,
+        rights: Rights::None,
         ready: Ready::Tcp(4222),
         files: (65_536, 524_288),
         ..BASE
     },
-    Declaration { name: "log", command: &["/usr/bin/stack", "log"], ..BASE },
+    Declaration { name: "log", command: &["/usr/bin/stack", "log"], rights: Rights::NoMore, ..BASE },
     Declaration {
         name: GATEWAY,
         command: &[
@@ -121,6 +136,8 @@ pub(crate) const SERVICES: [Declaration; 5] = [
             "3s",
         ],
         files: (65_536, 524_288),
+        // nft, which it runs, is root's already.
+        rights: Rights::NoMore,
         ..BASE
     },
 ];

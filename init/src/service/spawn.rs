@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::Declaration;
+use super::declaration::Rights;
 use super::journal;
 use crate::cgroup::Group;
 use crate::error::{Error, Result};
@@ -56,6 +57,7 @@ pub(crate) fn spawn(
         oom: CString::new(declaration.oom_score.to_string()).unwrap_or_default(),
         files: libc::rlimit { rlim_cur: declaration.files.0, rlim_max: declaration.files.1 },
         user: declaration.user,
+        rights: declaration.rights,
     };
     // SAFETY: `Setup::apply` makes system calls only, and allocates nothing.
     unsafe { command.pre_exec(move || setup.apply()) };
@@ -84,6 +86,7 @@ struct Setup {
     oom: CString,
     files: libc::rlimit,
     user: u32,
+    rights: Rights,
 }
 
 impl Setup {
@@ -108,6 +111,16 @@ impl Setup {
             }
             for fd in &self.sockets {
                 check(libc::fcntl(*fd, libc::F_SETFD, 0))?;
+            }
+            if self.rights == Rights::None {
+                // Until the kernel says that it knows no such number.
+                let mut capability: libc::c_ulong = 0;
+                while libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) == 0 {
+                    capability += 1;
+                }
+            }
+            if self.rights != Rights::Any {
+                check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
             }
             if self.user != 0 {
                 check(libc::setgroups(0, std::ptr::null()))?;

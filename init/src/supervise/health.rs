@@ -113,12 +113,12 @@ fn code(head: &[u8]) -> Option<u16> {
     line.split(' ').nth(1)?.parse().ok()
 }
 
-/// Writes status.json at each change.
+/// Writes status.json at each change. It names problems, which may quote a line of the configuration: for root alone.
 pub(super) async fn write_status(board: Board) {
     let mut changes = board.changes();
     loop {
         let bytes = serde_json::to_vec_pretty(&board.status()).unwrap_or_default();
-        if let Err(error) = file::replace(Path::new(STATUS), &bytes, 0o644) {
+        if let Err(error) = file::replace(Path::new(STATUS), &bytes, 0o600) {
             tracing::warn!("{error}");
         }
         if changes.changed().await.is_err() {

@@ -1,5 +1,6 @@
 //! Services that are really started: no groups, and the programs that every machine has.
 
+use super::super::declaration::Rights;
 use super::*;
 
 const SHORT: Duration = Duration::from_secs(20);
@@ -98,6 +99,23 @@ fn what_runs_and_does_not_answer_starts_again() {
         tokio::time::timeout(SHORT, again).await.unwrap();
         assert_ne!(scene.of("hung").pid, first);
         assert_eq!(scene.of("hung").last_error.as_deref(), Some("ran and did not answer"));
+        scene.stop.send_replace(true);
+        task.await.unwrap();
+    });
+}
+
+#[test]
+fn a_service_gains_no_rights() {
+    local(async {
+        let scene = Scene::new();
+        let (_listener, ready) = port();
+        let mut runner = scene.runner("meek", TCP_COMMAND, ready);
+        runner.declaration.rights = Rights::None;
+        let task = tokio::task::spawn_local(runner.run(scene.stop.subscribe()));
+        scene.until("meek", State::Ready).await;
+        let path = format!("/proc/{}/status", scene.of("meek").pid.unwrap());
+        let status = std::fs::read_to_string(path).unwrap();
+        assert!(status.contains("NoNewPrivs:\t1"), "{status}");
         scene.stop.send_replace(true);
         task.await.unwrap();
     });
