@@ -29,6 +29,20 @@ pub(crate) enum State {
     Stopped,
 }
 
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // `pad`: columns need the width.
+        f.pad(match self {
+            Self::Waiting => "waiting",
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Failed => "failed",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
 /// A service, as status.json shows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Service {
@@ -183,6 +197,14 @@ mod tests {
         assert!(!changes.has_changed().unwrap());
         board.until(|status| status.is_ready("nats")).await;
         assert!(board.status().all_ready());
+    }
+
+    #[test]
+    fn people_and_programs_read_the_same_words() {
+        use State::*;
+        for state in [Waiting, Starting, Ready, Failed, Stopping, Stopped] {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.to_string());
+        }
     }
 
     #[test]

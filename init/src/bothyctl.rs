@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::board::{State, Status};
+use crate::board::Status;
 use crate::error::{Error, Result};
 use crate::file;
 use crate::power::Ending;
@@ -87,10 +87,7 @@ fn describe(status: &Status) -> String {
     let mut text = format!("{} {} {health}\n", status.hostname, status.url);
     text += &format!("network {}\ndata {}\nconfig {}\n", status.network, status.data, status.config);
     for service in &status.services {
-        let state = match service.state {
-            State::Ready => "ready".to_owned(),
-            other => format!("{other:?}").to_lowercase(),
-        };
+        let state = service.state;
         let pid = service.pid.map_or(String::new(), |pid| format!(" pid {pid}"));
         text += &format!("service {} {state}{pid} restarts {}\n", service.name, service.restarts);
     }

@@ -3,13 +3,21 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
 /// The text of a file.
 pub(crate) fn read(path: impl AsRef<Path>) -> Result<String> {
     fs::read_to_string(&path).map_err(Error::read(&path))
+}
+
+/// The `*.conf` of a folder, by name. A folder that is not there has none.
+pub(crate) fn configurations(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    files.retain(|path| path.extension().is_some_and(|ext| ext == "conf"));
+    files.sort();
+    files
 }
 
 /// Writes into a file of the kernel (sysctl, cgroup): one write, nothing made.

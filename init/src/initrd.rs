@@ -87,7 +87,7 @@ fn find_root(listener: &Listener, index: &Index, hash: &[u8; 32]) -> Result<(Blo
     let mut walk = true;
     loop {
         if walk {
-            load_for(index, uevent::modaliases(Path::new("/sys/devices")), &mut asked);
+            modules::load_for(index, uevent::modaliases(Path::new("/sys/devices")), &mut asked);
         }
         for block in by_hope(block::list(Path::new("/sys/class/block"))) {
             // Each read of a dying disk may take half a minute.
@@ -112,7 +112,7 @@ fn find_root(listener: &Listener, index: &Index, hash: &[u8; 32]) -> Result<(Blo
             return Err(Error::NoRoot { hash: verity::hex(hash), seen });
         }
         let (events, lost) = listener.wait(LOOK_AGAIN);
-        load_for(index, events.into_iter().filter_map(|event| event.modalias), &mut asked);
+        modules::load_for(index, events.into_iter().filter_map(|event| event.modalias), &mut asked);
         walk = lost;
     }
 }
@@ -121,17 +121,6 @@ fn find_root(listener: &Listener, index: &Index, hash: &[u8; 32]) -> Result<(Blo
 fn by_hope(mut blocks: Vec<Block>) -> Vec<Block> {
     blocks.sort_by_key(|block| !block.label.starts_with("root-"));
     blocks
-}
-
-/// Loads the modules of devices, each once.
-fn load_for(index: &Index, aliases: impl IntoIterator<Item = String>, asked: &mut BTreeSet<String>) {
-    for alias in aliases {
-        if asked.insert(alias.clone())
-            && let Err(error) = modules::load(index, &alias)
-        {
-            kmsg(Level::Warning, &error.to_string());
-        }
-    }
 }
 
 /// devtmpfs makes the node a moment after the ioctl; the mount says what is wrong if it never comes.

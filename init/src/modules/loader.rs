@@ -1,5 +1,6 @@
 //! Loading: finit_module(2) for each file in order.
 
+use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io;
@@ -9,6 +10,7 @@ use std::path::Path;
 use super::Index;
 use crate::console::{Level, kmsg};
 use crate::error::{Error, Result};
+use crate::file;
 
 /// `MODULE_INIT_COMPRESSED_FILE` of include/uapi/linux/module.h.
 const COMPRESSED: libc::c_int = 4;
@@ -25,6 +27,21 @@ impl Index {
 /// for one alias each is tried, and the first failure told: often one fits the device and the others say so.
 pub(crate) fn load(index: &Index, wanted: &str) -> Result<bool> {
     load_with(index, wanted, insert)
+}
+
+/// Loads the modules of devices by their aliases, each asked for once. What fails is said.
+pub(crate) fn load_for(
+    index: &Index,
+    aliases: impl IntoIterator<Item = String>,
+    asked: &mut BTreeSet<String>,
+) {
+    for alias in aliases {
+        if asked.insert(alias.clone())
+            && let Err(error) = load(index, &alias)
+        {
+            kmsg(Level::Warning, &error.to_string());
+        }
+    }
 }
 
 fn load_with(index: &Index, wanted: &str, insert: impl Fn(&Path) -> io::Result<()>) -> Result<bool> {
@@ -69,10 +86,7 @@ pub(crate) fn load_listed(index: &Index, folder: &Path) {
 
 /// The names in a folder's `*.conf`, by file name, without comments.
 fn listed(folder: &Path) -> Vec<String> {
-    let mut files: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
-    files.retain(|path| path.extension().is_some_and(|ext| ext == "conf"));
-    files.sort();
-    let texts = files.iter().filter_map(|path| fs::read_to_string(path).ok());
+    let texts = file::configurations(folder).into_iter().filter_map(|path| fs::read_to_string(path).ok());
     texts
         .flat_map(|text| {
             let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim().to_owned());

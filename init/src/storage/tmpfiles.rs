@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::file;
 
 /// A folder that must be there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,13 +18,9 @@ struct Folder {
 
 /// Makes all folders of all files, below `root`. Gives what failed; the rest is made.
 pub(crate) fn apply(folder: &Path, root: &Path) -> Vec<Error> {
-    let mut files: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
-    files.retain(|path| path.extension().is_some_and(|ext| ext == "conf"));
-    files.sort();
-    let texts = files.iter().map(|path| fs::read_to_string(path).map_err(Error::read(path)));
     let mut errors = Vec::new();
-    for text in texts {
-        match text {
+    for path in file::configurations(folder) {
+        match file::read(&path) {
             Ok(text) => errors.extend(parse(&text).iter().filter_map(|line| make(line, root).err())),
             Err(error) => errors.push(error),
         }

@@ -50,7 +50,7 @@ fn follow(looked: &watch::Sender<bool>, inputs: &watch::Sender<u64>) {
     let listener = Listener::open().inspect_err(|error| kmsg(Level::Error, &error.to_string())).ok();
     let mut asked = BTreeSet::new();
     modules::load_listed(&index, Path::new("/usr/lib/modules-load.d"));
-    load(&index, uevent::modaliases(Path::new("/sys/devices")), &mut asked);
+    modules::load_for(&index, uevent::modaliases(Path::new("/sys/devices")), &mut asked);
     // Buses that these drivers brought have announced their devices by now.
     if let Some(listener) = &listener {
         take(listener, Duration::ZERO, &index, &mut asked, inputs);
@@ -75,18 +75,8 @@ fn take(
         inputs.send_modify(|count| *count += 1);
     }
     if lost {
-        load(index, uevent::modaliases(Path::new("/sys/devices")), asked);
+        modules::load_for(index, uevent::modaliases(Path::new("/sys/devices")), asked);
     }
     let added = events.into_iter().filter(|event| event.action == "add");
-    load(index, added.filter_map(|event| event.modalias), asked);
-}
-
-fn load(index: &Index, aliases: impl IntoIterator<Item = String>, asked: &mut BTreeSet<String>) {
-    for alias in aliases {
-        if asked.insert(alias.clone())
-            && let Err(error) = modules::load(index, &alias)
-        {
-            kmsg(Level::Warning, &error.to_string());
-        }
-    }
+    modules::load_for(index, added.filter_map(|event| event.modalias), asked);
 }

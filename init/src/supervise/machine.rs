@@ -302,13 +302,6 @@ impl Machine {
         self.stop(JOURNALD).await;
     }
 
-    pub(super) async fn rest(&self) {
-        let names: Vec<_> = self.started.borrow().iter().map(|service| service.name).collect();
-        for name in names {
-            self.stop(name).await;
-        }
-    }
-
     pub(super) fn tell_stopping(&self, ending: Ending) {
         if let Some(link) = &self.pid1 {
             link.stopping(ending);

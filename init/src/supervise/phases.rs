@@ -52,7 +52,7 @@ const BOOT: [Phase; 11] = [
 ];
 
 /// The way down; PID 1 does the rest.
-const SHUTDOWN: [Phase; 9] = [
+const SHUTDOWN: [Phase; 8] = [
     Phase { name: "gateway", what: "takes no more calls, drains", run: |m| Box::pin(m.stop("gateway")) },
     Phase {
         name: "functions",
@@ -69,7 +69,6 @@ const SHUTDOWN: [Phase; 9] = [
         what: "journald writes all it has, and ends",
         run: |m| Box::pin(m.stop_journal()),
     },
-    Phase { name: "network", what: "the last of the supervisor", run: |m| Box::pin(m.rest()) },
 ];
 
 /// Runs the way up; a request to end cuts it short.
@@ -127,10 +126,7 @@ mod tests {
             assert!(plan.contains(service.command[0]), "{plan}");
         }
         let down: Vec<_> = SHUTDOWN.iter().map(|phase| phase.name).collect();
-        assert_eq!(
-            down,
-            ["gateway", "functions", "log", "nats", "containerd", "shims", "clock", "journal", "network"]
-        );
+        assert_eq!(down, ["gateway", "functions", "log", "nats", "containerd", "shims", "clock", "journal"]);
         let up: Vec<_> = BOOT.iter().map(|phase| phase.name).collect();
         let at = |name: &str| up.iter().position(|other| *other == name);
         assert!(at("storage") < at("runtime") && at("configuration") < at("services"));

@@ -95,8 +95,7 @@ fn steps(status: &Status, said: &mut Said) {
         if said.states.insert(service.name.clone(), service.state) != Some(service.state)
             && matches!(service.state, State::Ready | State::Failed)
         {
-            let state = if service.state == State::Ready { "ready" } else { "failed" };
-            progress(&format!("{} {state}", service.name));
+            progress(&format!("{} {}", service.name, service.state));
         }
     }
     let troubles: BTreeSet<_> = status.troubles().into_iter().collect();

@@ -1,19 +1,14 @@
 //! `/usr/lib/sysctl.d`: `name = value` lines (sysctl.d(5)).
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::file;
 
 /// Writes all settings of a folder's files. Gives what failed; a name with `-` before it may be unknown to a kernel.
 pub(super) fn apply(folder: &Path, root: &Path) -> Vec<Error> {
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
-    files.retain(|path| path.extension().is_some_and(|ext| ext == "conf"));
-    files.sort();
     let mut errors = Vec::new();
-    for path in files {
+    for path in file::configurations(folder) {
         match file::read(&path) {
             Ok(text) => errors.extend(parse(&text).filter_map(|(name, value)| set(root, name, value).err())),
             Err(error) => errors.push(error),
@@ -39,6 +34,8 @@ fn set(root: &Path, name: &str, value: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::memory::Memory;
-use crate::board::{State, Status};
+use crate::board::Status;
 use crate::net;
 
 /// The line that says that all is well.
@@ -32,15 +32,7 @@ pub(super) fn screen(status: &Status, made: Option<&(String, String)>) -> String
     let _ = writeln!(text, "  data       {}", or(&status.data, "not mounted yet"));
     let _ = writeln!(text, "  config     {}", or(&status.config, "not read yet"));
     for service in &status.services {
-        let state = match service.state {
-            State::Waiting => "waiting",
-            State::Starting => "starting",
-            State::Ready => "ready",
-            State::Failed => "failed",
-            State::Stopping => "stopping",
-            State::Stopped => "stopped",
-        };
-        let _ = write!(text, "  {:<11}{state}", service.name);
+        let _ = write!(text, "  {:<11}{}", service.name, service.state);
         if service.restarts > 0 {
             let _ = write!(text, ", {} restarts", service.restarts);
         }
@@ -65,7 +57,7 @@ fn or<'t>(text: &'t str, instead: &'t str) -> &'t str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::board::Service;
+    use crate::board::{Service, State};
 
     #[test]
     fn the_lines_that_others_read() {
