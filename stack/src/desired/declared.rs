@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use provisioning::{Function, Resources};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::document::{Amounts, Document, hex};
@@ -17,13 +18,13 @@ pub fn apply(functions: &[Function], present: &BTreeMap<Key, Document>) -> Vec<(
     let mut changed = Vec::new();
     for function in functions {
         let key = Key { namespace: function.namespace.clone(), name: function.name.clone() };
-        let entry = document(&key, function);
-        let digest = fingerprint(&entry);
+        let digest = fingerprint(&key, function);
         let old = present.get(&key);
         if old.and_then(|old| old.declared.as_deref()) == Some(digest.as_str()) {
             continue;
         }
         let revision = old.map_or(1, |old| old.revision + 1);
+        let entry = document(&key, function);
         changed.push((key, Document { declared: Some(digest), revision, ..entry }));
     }
     changed
@@ -52,10 +53,45 @@ fn amounts(resources: &Resources) -> Option<Amounts> {
     (amounts != Amounts::default()).then_some(amounts)
 }
 
-/// What the entry says, whenever it was read.
-fn fingerprint(entry: &Document) -> String {
-    let timeless = Document { created_at: 0, ..entry.clone() };
-    hex(&Sha256::digest(timeless.digest().as_bytes()))
+/// What an entry says, in a form of its own: the digest lies in documents for years, and must not change when a document
+/// gets a field more. A field that is added here is left out while it says nothing.
+#[derive(Serialize)]
+struct Entry<'a> {
+    name: &'a str,
+    namespace: &'a str,
+    image: &'a str,
+    env_process: Option<&'a str>,
+    environment: &'a BTreeMap<String, String>,
+    labels: &'a BTreeMap<String, String>,
+    annotations: &'a BTreeMap<String, String>,
+    secrets: &'a [String],
+    constraints: &'a [String],
+    limits: [Option<String>; 2],
+    requests: [Option<String>; 2],
+    read_only_root_filesystem: bool,
+}
+
+/// Digest of what an entry says (SHA-256, hex).
+fn fingerprint(key: &Key, function: &Function) -> String {
+    let both = |resources: &Resources| {
+        [resources.memory.as_ref().map(ToString::to_string), resources.cpu.as_ref().map(ToString::to_string)]
+    };
+    let entry = Entry {
+        name: key.name.as_str(),
+        namespace: key.namespace.as_str(),
+        image: &function.image,
+        env_process: function.env_process.as_deref(),
+        environment: &function.environment,
+        labels: &function.labels,
+        annotations: &function.annotations,
+        secrets: &function.secrets,
+        constraints: &function.constraints,
+        limits: both(&function.limits),
+        requests: both(&function.requests),
+        read_only_root_filesystem: function.read_only_root_filesystem,
+    };
+    // Strings, lists and maps with text keys always serialise.
+    hex(&Sha256::digest(serde_json::to_vec(&entry).unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -97,5 +133,17 @@ mod tests {
         let present: BTreeMap<_, _> =
             apply(&config("[functions.f]\nimage = \"f:1\"\n"), &BTreeMap::new()).into_iter().collect();
         assert_eq!(apply(&[], &present), []);
+    }
+
+    #[test]
+    fn the_fingerprint_of_an_entry_never_changes() {
+        let text = "[functions.f]\nimage = \"f:1\"\nenv_process = \"cat\"\nsecrets = [\"k\"]\nconstraints = [\"c\"]\n\
+                    read_only_root_filesystem = true\n[functions.f.environment]\na = \"b\"\n[functions.f.labels]\n\
+                    l = \"1\"\n[functions.f.annotations]\nt = \"2\"\n[functions.f.limits]\nmemory = \"64Mi\"\n";
+        let found = apply(&config(text), &BTreeMap::new());
+        assert_eq!(
+            found[0].1.declared.as_deref(),
+            Some("c10d7c8b366522d2fd1c79b3bfe49afb03d7ec6ad198d67cf3a5699dcf75da01")
+        );
     }
 }

@@ -1,8 +1,9 @@
 //! The documents on disk: `STATE/functions/NAMESPACE/NAME.json`.
 //!
 //! A document is written beside its place, synced, renamed over the old one, and the folder is synced: whoever reads
-//! after a power cut finds the old text or the new, never a part. What cannot be read is moved aside, not deleted and
-//! not fatal: one bad file must not take the other functions along.
+//! after a power cut finds the old text or the new, never a part. What is no document is moved aside, not deleted and
+//! not fatal: one bad file must not take the other functions along. What may be a good one (the disk did not give it, or
+//! a newer program wrote it) stays in its place and is told.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -21,7 +22,7 @@ pub struct Store {
 /// A document that could not be used, and where it lies now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
-    /// Where it was moved to.
+    /// Where it is: in its place, or beside it under another name.
     pub path: PathBuf,
     /// What is wrong with it.
     pub reason: String,
@@ -42,10 +43,16 @@ impl Store {
             }
             for path in entries(&namespace)? {
                 match path.extension().and_then(|e| e.to_str()) {
-                    Some("new") => fs::remove_file(&path).map_err(|source| Error::Write { path, source })?,
+                    Some("new") => {
+                        if let Err(error) = fs::remove_file(&path) {
+                            let reason = format!("is left of an interrupted write and stays: {error}");
+                            unreadable.push(Unreadable { path, reason });
+                        }
+                    }
                     Some("json") => match read(&path) {
-                        Ok(document) => documents.push(document),
-                        Err(reason) => unreadable.push(set_aside(path, reason)),
+                        Found::Good(document) => documents.push(*document),
+                        Found::Closed(reason) => unreadable.push(Unreadable { path, reason }),
+                        Found::Wrong(reason) => unreadable.push(set_aside(path, reason)),
                     },
                     _ => {}
                 }
@@ -109,18 +116,44 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn read(path: &Path) -> Result<Document, String> {
-    let text = fs::read(path).map_err(|error| error.to_string())?;
-    let document: Document = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
-    if document.version > VERSION {
-        return Err(format!("is of version {}, this program knows {VERSION}", document.version));
+/// What a file is.
+enum Found {
+    /// A document.
+    Good(Box<Document>),
+    /// Perhaps one, but not for us or not now.
+    Closed(String),
+    /// None.
+    Wrong(String),
+}
+
+/// What every version of a document has.
+#[derive(serde::Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+fn read(path: &Path) -> Found {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) => return Found::Closed(format!("cannot be read: {error}")),
+    };
+    match serde_json::from_slice::<Versioned>(&text) {
+        Ok(Versioned { version }) if version > VERSION => {
+            return Found::Closed(format!("is of version {version}, this program knows {VERSION}"));
+        }
+        _ => {}
     }
-    let key = document.key().ok_or("holds a name that is none")?;
+    let document: Document = match serde_json::from_slice(&text) {
+        Ok(document) => document,
+        Err(error) => return Found::Wrong(format!("is no document: {error}")),
+    };
+    let Some(key) = document.key() else { return Found::Wrong("holds a name that is none".into()) };
     let place = Path::new(key.namespace.as_str()).join(format!("{}.json", key.name));
-    if !path.ends_with(&place) {
-        return Err(format!("holds the document of {key}"));
+    if path.ends_with(&place) {
+        Found::Good(Box::new(document))
+    } else {
+        Found::Wrong(format!("holds the document of {key}"))
     }
-    Ok(document)
 }
 
 fn set_aside(path: PathBuf, reason: String) -> Unreadable {
@@ -186,13 +219,24 @@ mod tests {
             unreadable.iter().map(|u| u.path.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!(
             names,
-            [
-                "empty.json.unreadable",
-                "future.json.unreadable",
-                "other.json.unreadable",
-                "torn.json.unreadable"
-            ]
+            ["empty.json.unreadable", "future.json", "other.json.unreadable", "torn.json.unreadable"]
         );
-        assert_eq!(store.load().unwrap().1, []);
+        // The newer one waits for a program that knows it.
+        assert_eq!(store.load().unwrap().1.len(), 1);
+    }
+
+    #[test]
+    fn what_the_disk_does_not_give_stays_where_it_is() {
+        let state = tempfile::tempdir().unwrap();
+        let store = Store::new(state.path());
+        store.put(&key("good"), &Document::new(&key("good"), "a:1")).unwrap();
+        let folder = state.path().join("functions/openfaas-fn");
+        // A folder gives no text and does not go like a file.
+        for name in ["odd.json", "odd.new"] {
+            fs::create_dir(folder.join(name)).unwrap();
+        }
+        let (documents, unreadable) = store.load().unwrap();
+        assert_eq!((documents.len(), unreadable.len()), (1, 2), "{unreadable:?}");
+        assert!(folder.join("odd.json").exists());
     }
 }
