@@ -16,12 +16,12 @@ mod reader;
 mod writer;
 
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::error::{Error, Result};
@@ -29,6 +29,10 @@ use crate::notify::notify;
 use entry::Source;
 use folder::{Change, Folder};
 use queue::Queue;
+use reader::End;
+
+/// Pause between two looks at the whole folder: for FIFOs that could not be opened, and for what was not told.
+const SCAN: Duration = Duration::from_secs(10);
 
 /// How long the end may wait for journald.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -59,6 +63,7 @@ async fn serve(fifos: &Path, journal: &Path, stop: impl Future<Output = ()>) -> 
     loop {
         let changes = tokio::select! {
             changes = folder.changes() => changes?,
+            () = tokio::time::sleep(SCAN) => vec![Change::Unknown],
             () = &mut stop => break,
         };
         for change in changes {
@@ -72,8 +77,8 @@ async fn serve(fifos: &Path, journal: &Path, stop: impl Future<Output = ()>) -> 
     }
     notify("STOPPING=1");
     // What lies in the FIFOs stays there for our next life; what was read is written.
-    readers.ends.clear();
-    readers.tasks.shutdown().await;
+    readers.ends.values().for_each(|(_, end)| end.at_once());
+    while readers.tasks.join_next().await.is_some() {}
     let _ = tokio::time::timeout(LAST_WORDS, queue.drained()).await;
     writer.abort();
     Ok(())
@@ -83,7 +88,8 @@ async fn serve(fifos: &Path, journal: &Path, stop: impl Future<Output = ()>) -> 
 struct Readers<'a> {
     fifos: &'a Path,
     queue: Rc<Queue>,
-    ends: HashMap<String, Rc<Notify>>,
+    /// By their names: which file it is, and how its reader is told to end.
+    ends: HashMap<String, (u64, Rc<End>)>,
     tasks: JoinSet<()>,
 }
 
@@ -98,13 +104,19 @@ impl Readers<'_> {
 
     fn open(&mut self, name: &str) {
         let Some(source) = Source::parse(name) else { return };
-        if self.ends.contains_key(name) {
-            return;
+        let path = self.fifos.join(name);
+        // Gone again already: there is nothing to read that its reader does not have.
+        let Ok(inode) = std::fs::metadata(&path).map(|found| found.ino()) else { return };
+        match self.ends.get(name) {
+            Some((known, _)) if *known == inode => return,
+            // Another one under the same name: its predecessor's end was not told.
+            Some(_) => self.close(name),
+            None => {}
         }
-        match reader::open(&self.fifos.join(name)) {
+        match reader::open(&path) {
             Ok(fifo) => {
-                let end = Rc::new(Notify::new());
-                self.ends.insert(name.to_owned(), end.clone());
+                let end = Rc::new(End::default());
+                self.ends.insert(name.to_owned(), (inode, end.clone()));
                 self.tasks.spawn_local(reader::run(fifo, source, self.queue.clone(), end));
             }
             Err(error) => tracing::error!("{error}"),
@@ -112,8 +124,8 @@ impl Readers<'_> {
     }
 
     fn close(&mut self, name: &str) {
-        if let Some(end) = self.ends.remove(name) {
-            end.notify_one();
+        if let Some((_, end)) = self.ends.remove(name) {
+            end.when_empty();
         }
     }
 }
@@ -188,8 +200,13 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(50)).await;
             let journal = UnixDatagram::bind(&socket).unwrap();
             assert!(contains(&receive(&journal).await, b"while away\n"));
+            // The service ends: what it has read is told, ended or not.
+            early.write_all(b"unfinished").unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
             stop.send(()).unwrap();
-            service.await.unwrap()
+            let outcome = service.await.unwrap();
+            assert!(contains(&receive(&journal).await, b"unfinished\n"));
+            outcome
         });
         served.await.unwrap();
     }

@@ -1,5 +1,6 @@
 //! One FIFO.
 
+use std::cell::Cell;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::rc::Rc;
@@ -24,8 +25,28 @@ pub fn open(path: &Path) -> Result<Receiver> {
         .map_err(|source| Error::Read { path: path.to_owned(), source })
 }
 
-/// Reads until the FIFO's name is gone and it is empty.
-pub async fn run(fifo: Receiver, source: Source, queue: Rc<Queue>, end: Rc<Notify>) {
+/// How a reader is told to end.
+#[derive(Default)]
+pub struct End {
+    told: Notify,
+    at_once: Cell<bool>,
+}
+
+impl End {
+    /// The FIFO's name is gone: what is in it is read out.
+    pub fn when_empty(&self) {
+        self.told.notify_one();
+    }
+
+    /// The service ends: what is in the FIFO is left to its next life.
+    pub fn at_once(&self) {
+        self.at_once.set(true);
+        self.told.notify_one();
+    }
+}
+
+/// Reads until it is told to end. A line that has not ended by then is passed on as it is.
+pub async fn run(fifo: Receiver, source: Source, queue: Rc<Queue>, end: Rc<End>) {
     let mut buffer = vec![0; CHUNK];
     let mut lines = Lines::default();
     let give = |line: &[u8], continued: bool| queue.push(&source, source.entry(line, continued));
@@ -34,7 +55,7 @@ pub async fn run(fifo: Receiver, source: Source, queue: Rc<Queue>, end: Rc<Notif
         if !ending {
             let readable = tokio::select! {
                 readable = fifo.readable() => readable,
-                () = end.notified() => {
+                () = end.told.notified() => {
                     ending = true;
                     continue;
                 }
@@ -43,6 +64,9 @@ pub async fn run(fifo: Receiver, source: Source, queue: Rc<Queue>, end: Rc<Notif
                 tracing::error!("output of {}: {error}", source.identifier);
                 break;
             }
+        }
+        if end.at_once.get() {
+            break;
         }
         match fifo.try_read(&mut buffer) {
             Ok(0) => break,

@@ -25,11 +25,11 @@ pub async fn run(queue: Rc<Queue>, path: PathBuf) {
                 continue;
             };
             match socket.send(&entry).await {
-                Ok(_) => break,
+                Ok(_) => break queue.written(),
                 // It would never fit: go on with the next one.
                 Err(error) if error.raw_os_error() == Some(nix::libc::EMSGSIZE) => {
                     tracing::error!("an entry of {} bytes is too long for the journal", entry.len());
-                    break;
+                    break queue.written();
                 }
                 // A dead or new journald; this socket goes to the one before.
                 Err(_) => {
