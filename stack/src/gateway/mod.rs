@@ -80,7 +80,7 @@ pub async fn run(options: Options) -> Result<()> {
 fn documents(store: &Store, options: &Options) -> Result<Vec<(Key, Document)>> {
     let (found, unreadable) = store.load()?;
     for bad in unreadable {
-        tracing::error!("{} is kept aside: {}", bad.path.display(), bad.reason);
+        tracing::error!("{} is left out: it {}", bad.path.display(), bad.reason);
     }
     let mut documents: BTreeMap<Key, Document> =
         found.into_iter().filter_map(|document| Some((document.key()?, document))).collect();
@@ -117,6 +117,7 @@ fn world(options: &Options, store: Store) -> Result<World> {
         netns: options.netns.clone(),
         nft: options.nft.clone(),
         table: options.table.clone(),
+        port: options.listen.port(),
     })?;
     let (baked, problems) = Layout::scan(&options.images);
     for problem in problems {

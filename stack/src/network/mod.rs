@@ -34,6 +34,8 @@ pub struct Settings {
     pub nft: String,
     /// Name of our table in the inet family.
     pub table: String,
+    /// The gateway's port, which functions may reach.
+    pub port: u16,
 }
 
 /// The network's handle.
@@ -56,7 +58,7 @@ impl Network {
         Ok(Self { settings, host, addresses })
     }
 
-    /// Makes bridge, forwarding and rules; whatever is there already is left as it is.
+    /// Makes bridge and forwarding, which are left as they are where they are there already, and puts our rules in place.
     pub async fn set_up(&self) -> Result<()> {
         links::ensure_bridge(&self.host, &self.settings).await?;
         let forward = Path::new("/proc/sys/net/ipv4/ip_forward");

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use netlink_packet_route::link::{InfoData, InfoVeth};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkBridgePort, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use super::addresses::Subnet;
 use super::links::hardware_address;
@@ -79,6 +79,12 @@ fn inside(host: &Handle, plan: &Plan) -> Result<()> {
             .build();
         let netlink = |act: String| move |source| Error::Netlink { act, source };
         host.link().add(pair).execute().await.map_err(netlink(format!("add {}", plan.link)))?;
+
+        let port = super::links::index(host, &plan.link).await?;
+        // Only an existing port can be told so: from here on the bridge carries nothing from one function to another.
+        let alone = LinkBridgePort::new(port).isolated(true).build();
+        let set = host.link().set_port(alone).execute().await;
+        set.map_err(netlink(format!("isolate {}", plan.link)))?;
 
         let (connection, handle, _) = rtnetlink::new_connection().map_err(step("open netlink in it"))?;
         tokio::spawn(connection);

@@ -8,10 +8,15 @@ use tokio::process::Command;
 use super::Settings;
 use crate::error::{Error, Result};
 
-/// The rules: what functions send into the world goes out under the machine's own address. (Chain names must not be
-/// words of nft's language.)
+/// The rules. (Chain names must not be words of nft's language.)
+///
+/// - What functions send into the world goes out under the machine's own address.
+/// - Nobody outside reaches a function but through the gateway, and no function another one, nor addresses that belong
+///   to one link alone (a cloud's metadata service is there). Between functions that is for what the machine routes;
+///   what the bridge itself carries is up to its ports' isolation.
+/// - Of the machine itself a function reaches the gateway's port, and echo requests.
 fn ruleset(settings: &Settings) -> String {
-    let (table, subnet, bridge) = (&settings.table, settings.subnet, &settings.bridge);
+    let Settings { table, subnet, bridge, port, .. } = settings;
     // The first line makes sure that there is something to delete.
     format!(
         "table inet {table}\n\
@@ -20,6 +25,21 @@ fn ruleset(settings: &Settings) -> String {
          \tchain functions_outward {{\n\
          \t\ttype nat hook postrouting priority srcnat; policy accept;\n\
          \t\tip saddr {subnet} oifname != \"{bridge}\" masquerade;\n\
+         \t}}\n\
+         \tchain functions_through {{\n\
+         \t\ttype filter hook forward priority filter; policy accept;\n\
+         \t\tiifname \"{bridge}\" oifname \"{bridge}\" drop;\n\
+         \t\tiifname \"{bridge}\" ip daddr 169.254.0.0/16 drop;\n\
+         \t\toifname \"{bridge}\" ct state established,related accept;\n\
+         \t\toifname \"{bridge}\" drop;\n\
+         \t}}\n\
+         \tchain functions_inward {{\n\
+         \t\ttype filter hook input priority filter; policy accept;\n\
+         \t\tiifname != \"{bridge}\" accept;\n\
+         \t\tct state established,related accept;\n\
+         \t\ttcp dport {port} accept;\n\
+         \t\tmeta l4proto icmp accept;\n\
+         \t\tdrop;\n\
          \t}}\n\
          }}\n"
     )
@@ -63,10 +83,13 @@ mod tests {
             netns: "/run/netns".into(),
             nft: "nft".into(),
             table: "bothy".into(),
+            port: 8080,
         };
         let rules = ruleset(&settings);
         assert!(rules.starts_with("table inet bothy\ndelete table inet bothy\n"));
         assert!(rules.contains("ip saddr 10.62.0.0/16 oifname != \"of0\" masquerade;"));
+        assert!(rules.contains("iifname \"of0\" ip daddr 169.254.0.0/16 drop;"));
+        assert!(rules.contains("tcp dport 8080 accept;"));
         assert!(!rules.contains("flush ruleset"));
     }
 }

@@ -121,7 +121,7 @@ impl Lab {
         ] {
             command.arg(flag).arg(self.folder.join(name));
         }
-        command.args(["--listen", &self.address.to_string(), "--ready-timeout", "20s"]);
+        command.args(["--listen", "0.0.0.0:8080", "--ready-timeout", "20s"]);
         // This kind of host may have no cgroup v2: limits are tested where there is one.
         command.args(["--shim-cgroup", "", "--cgroup-root", ""]);
         self.gateway = Some(command.spawn().unwrap());

@@ -346,6 +346,38 @@ fn calls_and_output() {
 }
 
 #[test]
+fn functions_reach_the_gateway_and_nothing_else_of_the_machine() {
+    inside("functions_reach_the_gateway_and_nothing_else_of_the_machine", async |mut lab| {
+        image(&lab, "one", "here\n");
+        lab.start_containerd();
+        lab.start_gateway();
+        ready(&lab).await;
+        // The first address of a fresh machine: 10.62.0.2.
+        lab.expect(200, Method::POST, "/system/functions", &deployment("neighbour", IMAGE)).await;
+        let machine = tokio::net::TcpListener::bind("10.62.0.1:9999").await.unwrap();
+        // A watchdog that passes calls on to an address is ready when it gets through.
+        let through = |name: &str, address: &str| {
+            let variables = json!({"mode": "http", "upstream_url": format!("http://{address}")});
+            json!({"service": name, "image": IMAGE, "envProcess": "/bin/sleep 1000", "envVars": variables})
+                .to_string()
+        };
+        let gateway = through("gateway", "10.62.0.1:8080");
+        lab.expect(200, Method::POST, "/system/functions", &gateway).await;
+        lab.expect(200, Method::GET, "/function/gateway/healthz", "").await;
+        let (machine_body, neighbour_body) =
+            (through("machine", "10.62.0.1:9999"), through("other", "10.62.0.2:8080"));
+        let (one, two) = tokio::join!(
+            lab.expect(400, Method::POST, "/system/functions", &machine_body),
+            lab.expect(400, Method::POST, "/system/functions", &neighbour_body),
+        );
+        for refused in [one, two] {
+            assert!(refused.text.contains("not ready after"), "{}", refused.text);
+        }
+        drop(machine);
+    });
+}
+
+#[test]
 fn nothing_is_left_after_many_lives() {
     inside("nothing_is_left_after_many_lives", async |mut lab| {
         image(&lab, "one", "here\n");
