@@ -19,7 +19,7 @@ mod error;
 mod file;
 mod initrd;
 mod link;
-mod mapper;
+pub mod mapper;
 mod modules;
 mod mounts;
 mod net;
@@ -31,7 +31,8 @@ mod service;
 mod storage;
 mod supervise;
 mod uevent;
-mod verity;
+mod uuid;
+pub mod verity;
 
 pub use error::Error;
 pub use program::main;

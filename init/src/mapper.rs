@@ -24,7 +24,7 @@ enum Command {
 
 /// A target of a table that has only this one.
 #[derive(Debug, Clone)]
-pub(crate) struct Target<'a> {
+pub struct Target<'a> {
     /// Length in sectors of 512 bytes.
     pub sectors: u64,
     /// `verity`.
@@ -34,7 +34,7 @@ pub(crate) struct Target<'a> {
 }
 
 /// Makes a read-only device of that name and gives its node, `/dev/dm-N`. A failure leaves nothing behind.
-pub(crate) fn create_read_only(name: &str, target: &Target<'_>) -> Result<PathBuf> {
+pub fn create_read_only(name: &str, target: &Target<'_>) -> Result<PathBuf> {
     let answer = call(Command::Create, "make the mapped device", &request(name, READ_ONLY, None))?;
     let loaded = call(Command::Load, "load the table", &request(name, READ_ONLY, Some(target)))
         .and_then(|_| call(Command::Resume, "start the mapped device", &request(name, READ_ONLY, None)));

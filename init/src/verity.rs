@@ -9,11 +9,11 @@ use std::io::{self, Read, Seek, SeekFrom};
 use sha2::{Digest, Sha256};
 
 /// Block size of data and tree.
-pub(crate) const BLOCK_BYTES: u64 = 4096;
+pub const BLOCK_BYTES: u64 = 4096;
 
 /// Where a root partition's parts lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Tree {
+pub struct Tree {
     /// Blocks of the file system.
     pub data_blocks: u64,
     /// First block of the tree.
@@ -24,7 +24,7 @@ pub(crate) struct Tree {
 
 /// What a partition turned out to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Finding {
+pub enum Finding {
     /// It carries the wanted root hash.
     Ours(Tree),
     /// It does not; why, in words.
@@ -32,7 +32,7 @@ pub(crate) enum Finding {
 }
 
 /// Looks at a partition from its start.
-pub(crate) fn examine(device: &mut (impl Read + Seek), root: &[u8; 32]) -> io::Result<Finding> {
+pub fn examine(device: &mut (impl Read + Seek), root: &[u8; 32]) -> io::Result<Finding> {
     let other = |text: &str| Ok(Finding::Other(text.to_owned()));
     let Some(head) = block(device, 0)? else { return other("too small") };
     if head.get(..4) != Some(b"hsqs") {
@@ -97,7 +97,7 @@ impl Tree {
     /// `panic_on_corruption`: a changed block ends in a panic that names it on the console and in pstore, and
     /// `panic=` brings the machine back, so that a boot counter can choose the other slot. `restart_on_corruption`
     /// restarts without a word, and plain EIO would leave a half working appliance.
-    pub(crate) fn parameters(&self, device: &str, root: &[u8; 32]) -> String {
+    pub fn parameters(&self, device: &str, root: &[u8; 32]) -> String {
         let salt = if self.salt.is_empty() { "-".to_owned() } else { hex(&self.salt) };
         format!(
             "1 {device} {device} {BLOCK_BYTES} {BLOCK_BYTES} {} {} sha256 {} {salt} 1 panic_on_corruption",
@@ -108,13 +108,13 @@ impl Tree {
     }
 
     /// Length of the mapped device in sectors of 512 bytes.
-    pub(crate) fn sectors(&self) -> u64 {
+    pub fn sectors(&self) -> u64 {
         self.data_blocks * (BLOCK_BYTES / 512)
     }
 }
 
 /// Lower case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text

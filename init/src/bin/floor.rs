@@ -9,15 +9,6 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
-#[allow(dead_code, reason = "of the crate's errors the floor meets few")]
-#[path = "../error.rs"]
-mod error;
-#[allow(dead_code, reason = "the floor makes devices and removes none")]
-#[path = "../mapper.rs"]
-mod mapper;
-#[path = "../verity.rs"]
-mod verity;
-
 use std::fs::{self, File};
 use std::io;
 use std::net::TcpStream;
@@ -29,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use init::{mapper, verity};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 /// How long anything may take.

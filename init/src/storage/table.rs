@@ -12,11 +12,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use gptman::{GPT, GPTPartitionEntry};
-use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::ext4;
 use crate::block;
 use crate::error::{Error, Result};
+use crate::uuid;
 
 const MIB: u64 = 1 << 20;
 /// Size of a root partition.
@@ -121,14 +121,7 @@ fn add(gpt: &mut GPT, name: &str, kind: [u8; 16], bytes: Option<u64>) -> bool {
     if sectors > room || sectors < smallest {
         return false;
     }
-    let mut id = [0_u8; 16];
-    if getrandom(&mut id, GetRandomFlags::empty()).is_err() {
-        return false;
-    }
-    // A random UUID, version 4 (RFC 9562, 5.4); the first three fields are little endian on disk.
-    let [_, _, _, _, _, _, _, version, variant, ..] = &mut id;
-    *version = (*version & 0x0f) | 0x40;
-    *variant = (*variant & 0x3f) | 0x80;
+    let Ok(id) = uuid::fresh().map(uuid::on_disk) else { return false };
     if let Some((_, entry)) = gpt.iter_mut().find(|(n, _)| *n == number) {
         *entry = GPTPartitionEntry {
             partition_type_guid: kind,

@@ -3,10 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use rustix::rand::{GetRandomFlags, getrandom};
-
 use crate::error::{Error, Result};
 use crate::file;
+use crate::uuid;
 use crate::verity::hex;
 
 /// The machine-id (machine-id(5)): made once, kept on the data partition, put where programs look for it.
@@ -17,7 +16,8 @@ pub(super) fn machine_id(kept: &Path, published: &Path) -> Result<String> {
     {
         Some(id) => id,
         None => {
-            let id = fresh()?;
+            // A UUID of version 4, as systemd makes it.
+            let id = hex(&uuid::fresh()?);
             if let Some(folder) = kept.parent() {
                 fs::create_dir_all(folder).map_err(Error::write(folder))?;
             }
@@ -27,17 +27,6 @@ pub(super) fn machine_id(kept: &Path, published: &Path) -> Result<String> {
     };
     file::replace(published, format!("{id}\n").as_bytes(), 0o444)?;
     Ok(id)
-}
-
-fn fresh() -> Result<String> {
-    let mut bytes = [0_u8; 16];
-    getrandom(&mut bytes, GetRandomFlags::empty())
-        .map_err(|errno| Error::Read { path: "/dev/random".into(), source: errno.into() })?;
-    // A version 4 UUID, as systemd makes it.
-    let [_, _, _, _, _, _, version, _, variant, ..] = &mut bytes;
-    *version = (*version & 0x0f) | 0x40;
-    *variant = (*variant & 0x3f) | 0x80;
-    Ok(hex(&bytes))
 }
 
 /// The name of a machine that nobody named: after its first card, else after its machine-id.
