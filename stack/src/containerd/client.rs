@@ -19,6 +19,7 @@ use tokio::sync::Mutex;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Status};
 
+use super::image::Records;
 use crate::error::{Error, Result};
 
 /// No call that returns at once when all is well may take longer than this.
@@ -46,6 +47,7 @@ pub struct Containerd {
     pub(super) snapshotter: String,
     /// Held by the one import that runs.
     pub(super) importing: Arc<Mutex<()>>,
+    pub(super) records: Records,
     runtime: Runtime,
 }
 
@@ -68,6 +70,7 @@ impl Containerd {
             channel: endpoint.connect_with_connector_lazy(Connector { socket }),
             snapshotter,
             importing: Arc::default(),
+            records: Records::default(),
             runtime,
         }
     }

@@ -1,5 +1,8 @@
 //! Images: from a reference to what a container needs of it.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use containerd_client::services::v1::GetImageRequest;
 use containerd_client::services::v1::images_client::ImagesClient;
 use containerd_client::types::Descriptor;
@@ -23,6 +26,30 @@ pub struct Image {
     pub(super) layers: Vec<Descriptor>,
     pub(super) diff_ids: Vec<String>,
     pub(super) config_digest: String,
+}
+
+/// Images that were read, by namespace and reference, with the digests that the references stood for: documents never
+/// change under their digest, and every start of a function asks for one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Records(Arc<Mutex<HashMap<Name, (String, Image)>>>);
+
+/// Namespace and reference.
+type Name = (String, String);
+
+impl Records {
+    /// The image, if the reference still stands for the same.
+    pub fn get(&self, namespace: &str, reference: &str, digest: &str) -> Option<Image> {
+        let records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, image) = records.get(&(namespace.to_owned(), reference.to_owned()))?;
+        (known == digest).then(|| image.clone())
+    }
+
+    /// Keeps an image, in place of a former version.
+    pub fn put(&self, namespace: &str, digest: &str, image: &Image) {
+        let mut records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (namespace.to_owned(), image.reference.clone());
+        records.insert(key, (digest.to_owned(), image.clone()));
+    }
 }
 
 /// The image configuration's part about the process (image-spec, config.md).
@@ -200,5 +227,22 @@ mod tests {
         .unwrap();
         let text = choose(index, "a:1").unwrap_err().to_string();
         assert_eq!(text, format!("image a:1 is made for linux/s390x, this machine is {}", platform()));
+    }
+
+    #[test]
+    fn a_record_is_of_one_version() {
+        let image = Image {
+            reference: "a:1".into(),
+            chain_id: "sha256:c".into(),
+            process: Process::default(),
+            layers: Vec::new(),
+            diff_ids: Vec::new(),
+            config_digest: String::new(),
+        };
+        let records = Records::default();
+        records.put("n", "sha256:1", &image);
+        assert!(records.get("n", "a:1", "sha256:1").is_some());
+        assert!(records.get("n", "a:1", "sha256:2").is_none());
+        assert!(records.get("m", "a:1", "sha256:1").is_none());
     }
 }

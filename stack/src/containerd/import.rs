@@ -68,14 +68,26 @@ impl Containerd {
         reference: &str,
         layout: Option<&Layout>,
     ) -> Result<Option<Image>> {
-        if let Some(layout) = layout {
-            let target = self.image_target(namespace, reference).await?;
-            if target.is_none_or(|target| target.digest != layout.manifest.digest) {
-                return Ok(None);
-            }
+        let Some(target) = self.image_target(namespace, reference).await? else {
+            return match layout {
+                Some(_) => Ok(None),
+                None => Err(Error::ImageMissing { reference: reference.to_owned() }),
+            };
+        };
+        if layout.is_some_and(|layout| layout.manifest.digest != target.digest) {
+            return Ok(None);
+        }
+        if let Some(image) = self.records.get(namespace, reference, &target.digest)
+            && self.is_unpacked(namespace, &image).await?
+        {
+            return Ok(Some(image));
         }
         match self.image(namespace, reference).await {
-            Ok(image) => Ok(self.is_unpacked(namespace, &image).await?.then_some(image)),
+            Ok(image) if self.is_unpacked(namespace, &image).await? => {
+                self.records.put(namespace, &target.digest, &image);
+                Ok(Some(image))
+            }
+            Ok(_) => Ok(None),
             // There is a good copy of it.
             Err(error) if layout.is_some() && is_damage(&error) => Ok(None),
             Err(error) => Err(error),

@@ -11,6 +11,7 @@ use super::backoff::Backoff;
 use super::command::Command;
 use super::functions::{Endpoint, Function, Functions, Refused, State};
 use super::instance::{Instance, PORT};
+use super::pen::Pen;
 use super::removal::Removals;
 use super::watcher::watch;
 use super::{World, pause, ready};
@@ -47,6 +48,7 @@ pub struct Actor {
     not_before: Option<Instant>,
     /// Looks at containerd that failed in a row.
     blind: u32,
+    pen: Pen,
 }
 
 impl Actor {
@@ -70,6 +72,7 @@ impl Actor {
             backoff,
             not_before: None,
             blind: 0,
+            pen: Pen::default(),
         }
     }
 
@@ -256,14 +259,9 @@ impl Actor {
             }
             Command::Scale { replicas, reply } => {
                 let outcome = self.scale(replicas).await;
-                if outcome.is_err() && !old_wants(self.document.as_ref()) {
-                    // A call that woke it must not wait for what will not come.
-                    self.function.set_state(State::Idle);
-                }
-                if let Some(reply) = reply {
-                    let _ = reply.send(outcome);
-                }
+                let _ = reply.send(outcome);
             }
+            Command::Wake => self.wake(),
             Command::Delete { reply } => {
                 let outcome = self.delete().await;
                 let _ = reply.send(outcome);
@@ -317,6 +315,25 @@ impl Actor {
         }
     }
 
+    /// Lets it run again because of a call, which does not wait for the disk: the document is written while the instance
+    /// starts. Where that fails it runs all the same, and rests again after the machine's next start.
+    fn wake(&mut self) {
+        let Some(document) = self.document.clone().filter(|document| !document.deleted) else {
+            // The call must not wait for what will not come.
+            self.function.set_state(State::Idle);
+            return;
+        };
+        if document.replicas > 0 {
+            return;
+        }
+        self.backoff.reset();
+        self.not_before = None;
+        let document = Document { replicas: 1, ..document };
+        self.pen.write_behind(&self.world.store, &self.function.key, &document);
+        self.function.set_document(Some(document.clone()));
+        self.document = Some(document);
+    }
+
     async fn scale(&mut self, replicas: u64) -> Result<(), Refused> {
         let Some(document) = self.document.clone().filter(|document| !document.deleted) else {
             return Err(Refused::Absent);
@@ -344,8 +361,7 @@ impl Actor {
             // Remembered as deleted, or the configuration would bring it back at the next start.
             self.save(Document { deleted: true, ..document }).await?;
         } else {
-            let (store, key) = (self.world.store.clone(), self.function.key.clone());
-            on_disk(move || store.remove(&key)).await?;
+            self.pen.remove(&self.world.store, &self.function.key).await?;
             self.document = None;
             self.function.set_document(None);
         }
@@ -365,8 +381,7 @@ impl Actor {
     }
 
     async fn save(&mut self, document: Document) -> Result<()> {
-        let (store, key, copy) = (self.world.store.clone(), self.function.key.clone(), document.clone());
-        on_disk(move || store.put(&key, &copy)).await?;
+        self.pen.write(&self.world.store, &self.function.key, &document).await?;
         self.function.set_document(Some(document.clone()));
         self.document = Some(document);
         Ok(())
@@ -375,12 +390,4 @@ impl Actor {
 
 fn old_wants(document: Option<&Document>) -> bool {
     document.is_some_and(Document::wants_instance)
-}
-
-/// Runs what waits for the disk where it holds nobody up.
-async fn on_disk(act: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
-    match tokio::task::spawn_blocking(act).await {
-        Ok(done) => done,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
 }

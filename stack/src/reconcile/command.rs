@@ -25,12 +25,14 @@ pub enum Command {
         /// Told when it is done.
         reply: oneshot::Sender<Result<(), Refused>>,
     },
+    /// A call came for a function that rests.
+    Wake,
     /// Let so many instances run: 0 or 1.
     Scale {
         /// How many.
         replicas: u64,
         /// Told when it is done.
-        reply: Option<oneshot::Sender<Result<(), Refused>>>,
+        reply: oneshot::Sender<Result<(), Refused>>,
     },
     /// Remove the function.
     Delete {

@@ -164,7 +164,7 @@ impl Function {
         });
         // The other calls wait for what the first one asked for.
         if first {
-            let _ = self.mailbox.send(Command::Scale { replicas: 1, reply: None });
+            let _ = self.mailbox.send(Command::Wake);
         }
     }
 
@@ -260,7 +260,7 @@ impl Functions {
 
     /// Sets how many instances should run, 0 or 1.
     pub async fn scale(self: &Arc<Self>, key: &Key, replicas: u64) -> Result<(), Refused> {
-        self.ask(key, |reply| Command::Scale { replicas, reply: Some(reply) }).await
+        self.ask(key, |reply| Command::Scale { replicas, reply }).await
     }
 
     /// Starts an actor for containers that no document asks for: it will remove them.

@@ -12,6 +12,7 @@ mod backoff;
 mod command;
 mod functions;
 mod instance;
+mod pen;
 mod ready;
 mod removal;
 mod surroundings;
