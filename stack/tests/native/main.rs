@@ -348,6 +348,11 @@ fn calls_and_output() {
 #[test]
 fn functions_reach_the_gateway_and_nothing_else_of_the_machine() {
     inside("functions_reach_the_gateway_and_nothing_else_of_the_machine", async |mut lab| {
+        // The appliance's bridge does not ask the firewall; the host's may. Seen by this network namespace alone.
+        let asks = Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables");
+        if asks.exists() {
+            std::fs::write(asks, "0").unwrap();
+        }
         image(&lab, "one", "here\n");
         lab.start_containerd();
         lab.start_gateway();
