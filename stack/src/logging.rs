@@ -1,17 +1,16 @@
 //! Where our own lines go: the journal, or stderr where there is none yet.
 //!
 //! Whoever writes a line never waits for its reader: a thread carries the lines, behind a queue of bounded length, and
-//! what does not fit is counted and told about. (tracing-journald's socket waits in the middle of whatever is done.)
+//! what does not fit is counted and told about. tracing-journald, whose socket waits, does its work in that thread.
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use tracing::{Level, Metadata};
+use tracing::{Dispatch, Level, Metadata};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -46,11 +45,11 @@ pub fn start(identifier: &str, filter: Option<&str>) -> LastWords {
         None => (quiet(), None),
     };
     // The socket answers only while journald runs; a file left behind by a dead one must not swallow our lines.
-    let way = match UnixDatagram::unbound().and_then(|socket| socket.connect(JOURNAL)) {
-        Ok(()) => Way::Journal(JOURNAL.into()),
-        Err(_) => Way::Stderr,
+    let way = match reach_journal().and_then(|()| tracing_journald::layer()) {
+        Ok(layer) => to_journal(layer.with_syslog_identifier(identifier.to_owned())),
+        Err(_) => Box::new(to_stderr),
     };
-    let lines = Lines::start(identifier, way);
+    let lines = Lines::start(way);
     let words = LastWords(lines.state.clone());
     let layer = tracing_subscriber::fmt::layer().with_writer(lines).with_ansi(false).with_target(false);
     // A second start in one process (tests) keeps the first subscriber.
@@ -62,10 +61,33 @@ pub fn start(identifier: &str, filter: Option<&str>) -> LastWords {
     words
 }
 
-/// Where lines go.
-enum Way {
-    Journal(PathBuf),
-    Stderr,
+/// What takes a line and its urgency; an error means that it has to be tried again.
+type Way = Box<dyn Fn(u8, &[u8]) -> io::Result<()> + Send>;
+
+/// Whether journald is there: tracing-journald does not tell whether a line arrived.
+fn reach_journal() -> io::Result<()> {
+    UnixDatagram::unbound()?.connect(JOURNAL)
+}
+
+fn to_journal(layer: tracing_journald::Layer) -> Way {
+    let journal = Dispatch::new(tracing_subscriber::registry().with(layer));
+    Box::new(move |priority, text| {
+        reach_journal()?;
+        let text = String::from_utf8_lossy(text);
+        tracing::dispatcher::with_default(&journal, || match priority {
+            3 => tracing::error!("{text}"),
+            4 => tracing::warn!("{text}"),
+            6 => tracing::info!("{text}"),
+            _ => tracing::debug!("{text}"),
+        });
+        Ok(())
+    })
+}
+
+fn to_stderr(_: u8, text: &[u8]) -> io::Result<()> {
+    // Nobody has our stderr any more: there is no other place to say so.
+    let _ = io::stderr().write_all(&[text, b"\n"].concat());
+    Ok(())
 }
 
 /// One line and its urgency, a number of syslog(3).
@@ -96,14 +118,12 @@ impl Drop for LastWords {
 }
 
 impl Lines {
-    fn start(identifier: &str, way: Way) -> Self {
+    fn start(way: Way) -> Self {
         let (queue, lines) = sync_channel(ROOM);
         let state = Arc::new(State::default());
-        let (shared, identifier) = (state.clone(), identifier.to_owned());
+        let shared = state.clone();
         // Without a thread the lines are counted as dropped, and the service works on.
-        let _ = std::thread::Builder::new()
-            .name("log".into())
-            .spawn(move || carry(&lines, &shared, &identifier, &way));
+        let _ = std::thread::Builder::new().name("log".into()).spawn(move || carry(&lines, &shared, &way));
         Self { queue, state }
     }
 }
@@ -148,15 +168,15 @@ impl Write for Writer<'_> {
     }
 }
 
-fn carry(lines: &Receiver<Line>, state: &State, identifier: &str, way: &Way) {
+fn carry(lines: &Receiver<Line>, state: &State, way: &Way) {
     while let Ok((priority, text)) = lines.recv() {
-        deliver(way, identifier, priority, &text);
+        deliver(way, priority, &text);
         // Told once there is room: else the news would take the place of what is to be said.
         if state.waiting.load(Ordering::Acquire) < ROOM / 2 {
             let dropped = state.dropped.swap(0, Ordering::AcqRel);
             if dropped > 0 {
                 let text = format!("{dropped} lines of this log were dropped: nobody took them in time");
-                deliver(way, identifier, 4, text.as_bytes());
+                deliver(way, 4, text.as_bytes());
             }
         }
         state.waiting.fetch_sub(1, Ordering::AcqRel);
@@ -164,63 +184,39 @@ fn carry(lines: &Receiver<Line>, state: &State, identifier: &str, way: &Way) {
 }
 
 /// Delivers a line, however long that takes.
-fn deliver(way: &Way, identifier: &str, priority: u8, text: &[u8]) {
-    match way {
-        Way::Stderr => {
-            // Nobody has our stderr any more: there is no other place to say so.
-            let _ = io::stderr().write_all(&[text, b"\n"].concat());
-        }
-        Way::Journal(socket) => {
-            let entry = entry(identifier, priority, text);
-            while let Err(error) = send(socket, &entry) {
-                // It would never fit: go on with the next one.
-                if error.raw_os_error() == Some(nix::libc::EMSGSIZE) {
-                    return;
-                }
-                std::thread::sleep(PAUSE);
-            }
-        }
+fn deliver(way: &Way, priority: u8, text: &[u8]) {
+    while way(priority, text).is_err() {
+        std::thread::sleep(PAUSE);
     }
-}
-
-/// A socket for each line: the one before may lead to a journald that is dead.
-fn send(journal: &Path, entry: &[u8]) -> io::Result<()> {
-    UnixDatagram::unbound()?.send_to(entry, journal).map(drop)
-}
-
-/// An entry in journald's native protocol. The message has the binary form, so that no byte in it means anything.
-fn entry(identifier: &str, priority: u8, text: &[u8]) -> Vec<u8> {
-    let head = format!("PRIORITY={priority}\nSYSLOG_IDENTIFIER={identifier}\nMESSAGE\n");
-    [head.as_bytes(), &(text.len() as u64).to_le_bytes(), text, b"\n"].concat()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
 
     #[test]
     fn nobody_waits_for_a_journal_that_does_not_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("socket");
-        let lines = Lines::start("test", Way::Journal(path.clone()));
+        let (journal, taken) = sync_channel(0);
+        let refused = AtomicBool::new(false);
+        let way = move |priority: u8, text: &[u8]| {
+            // The first try fails, as while journald is away; then it waits until the test reads.
+            if !refused.swap(true, Ordering::AcqRel) {
+                return Err(io::Error::other("away"));
+            }
+            journal.send((priority, String::from_utf8_lossy(text).into_owned())).map_err(io::Error::other)
+        };
+        let lines = Lines::start(Box::new(way));
         // More than the queue and any socket hold.
         let start = Instant::now();
         for number in 0..ROOM + 100 {
             lines.make_writer().write_all(format!("line {number}\n").as_bytes()).unwrap();
         }
         assert!(start.elapsed() < Duration::from_secs(5));
-        let journal = UnixDatagram::bind(&path).unwrap();
-        journal.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let mut buffer = [0; 4096];
-        let mut next = || {
-            let n = journal.recv(&mut buffer).unwrap();
-            String::from_utf8_lossy(&buffer[..n]).into_owned()
-        };
-        let first = next();
-        assert!(first.starts_with("PRIORITY=6\nSYSLOG_IDENTIFIER=test\nMESSAGE\n"), "{first}");
-        assert!(first.ends_with("\0line 0\n"), "{first}");
-        let told =
-            std::iter::repeat_with(next).find(|text| text.contains("of this log were dropped")).unwrap();
-        assert!(told.contains("PRIORITY=4"), "{told}");
+        let next = || taken.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!(next(), (6, "line 0".to_owned()));
+        let told = std::iter::repeat_with(next).find(|(_, text)| text.contains("of this log were dropped"));
+        assert_eq!(told.unwrap().0, 4);
     }
 }
