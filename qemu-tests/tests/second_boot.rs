@@ -52,7 +52,7 @@ fn keeps_functions_and_journal() {
         let boots: Vec<Value> = serde_json::from_str(&boots).context("journalctl printed no JSON")?;
         ensure!(boots.len() == 2, "the journal has {} boots: {boots:?}", boots.len());
 
-        // What a function says is in the journal under its name, from both boots.
+        // What a function says, here as it starts, is in the journal under its name, from both boots.
         let of_banner = ["BOTHY_FUNCTION=banner", "BOTHY_NAMESPACE=openfaas-fn", "--output=json"];
         let lines = journal(artifacts, &disk, folder, &of_banner)?;
         let lines: Vec<Value> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;

@@ -46,6 +46,24 @@ pub struct Config {
     pub ready_path: Option<String>,
 }
 
+/// The line with which a log begins: what runs here, and how.
+impl std::fmt::Display for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let version = env!("CARGO_PKG_VERSION");
+        let (mode, command) = (self.mode.name(), self.command.join(" "));
+        write!(f, "version {version}, mode {mode}, port {}, process {command}", self.port)
+    }
+}
+
+impl Mode {
+    fn name(&self) -> &'static str {
+        match self {
+            Mode::Streaming => "streaming",
+            Mode::Http(_) => "http",
+        }
+    }
+}
+
 impl Config {
     /// Reads the environment; an error is one line that says what is wrong and what was expected.
     pub fn from_environment(get: impl Fn(&str) -> Option<String>) -> Result<Self, String> {

@@ -99,6 +99,7 @@ pub async fn run(config: Config) -> Result<u8, String> {
         // Somebody in the image has the port: calls matter more than counting them.
         Err(problem) => say(format_args!("no metrics: {problem}")),
     }
+    say(&watchdog.config);
     let status = loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
