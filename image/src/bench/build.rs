@@ -36,8 +36,9 @@ struct Cost {
 pub fn build(options: &Options, runs: usize) -> Result<Vec<Figure>> {
     host::ensure(host::BUILD, options.install)?;
     let recipe = Recipe::load(&options.recipe)?;
-    // Not measured: what cargo does, and the folder of libraries that it links with.
-    compile(options)?;
+    // Not measured: what cargo does. A cold cache has other libraries to link with, and so would compile all anew.
+    let programs = compile(options)?;
+    let options = &Options { programs: Some(programs), ..options.clone() };
     let folder = place::target(&options.source).join("bothy/bench/build");
     if folder.exists() {
         fs::remove_dir_all(&folder).map_err(Error::file("remove", &folder))?;
