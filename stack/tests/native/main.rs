@@ -255,13 +255,15 @@ fn calls_and_output() {
         lab.expect(200, Method::POST, "/system/functions", &body.to_string()).await;
         lab.expect(200, Method::POST, "/function/talk", "echo some words >&2; echo answer").await;
         lab.start_log();
-        let mut entry = vec![0; 1 << 16];
-        let n = journal.recv(&mut entry).unwrap();
-        let entry = String::from_utf8_lossy(&entry[..n]).into_owned();
-        for part in
-            ["some words\n", "SYSLOG_IDENTIFIER=openfaas-fn:talk\n", "BOTHY_STREAM=err\n", "PRIORITY=3\n"]
-        {
-            assert!(entry.contains(part), "{part}: {entry}");
+        let mut bytes = vec![0; 1 << 16];
+        // In their order: what the watchdog says as it starts, then what the program said.
+        for words in ["process /bin/sh\n", "some words\n"] {
+            let n = journal.recv(&mut bytes).unwrap();
+            let entry = String::from_utf8_lossy(&bytes[..n]).into_owned();
+            for part in [words, "SYSLOG_IDENTIFIER=openfaas-fn:talk\n", "BOTHY_STREAM=err\n", "PRIORITY=3\n"]
+            {
+                assert!(entry.contains(part), "{part}: {entry}");
+            }
         }
 
         let body = json!({"service": "echo", "image": IMAGE, "envProcess": "/bin/cat"}).to_string();
