@@ -7,6 +7,7 @@ use crate::apt::{self, Apt, Lock, Mirrors};
 use crate::artifacts::Artifacts;
 use crate::digest::{self, Seed};
 use crate::error::{Error, Result};
+use crate::flavour::Flavour;
 use crate::kmod::Modules;
 use crate::manifest::{Digest, Manifest};
 use crate::programs::{self, Programs};
@@ -28,6 +29,8 @@ pub struct Options {
     pub source: PathBuf,
     /// The recipe's file.
     pub recipe: PathBuf,
+    /// Which of its images.
+    pub flavour: Flavour,
     /// Folder for the outputs; one below it is named after the recipe.
     pub out: PathBuf,
     /// Folder for downloads.
@@ -55,6 +58,7 @@ impl Options {
         let source = place::source()?;
         Ok(Options {
             recipe: place::recipe(&source, recipe),
+            flavour: Flavour::default(),
             out: place::target(&source).join("bothy"),
             cache: place::cache()?,
             source,
@@ -74,8 +78,8 @@ impl Options {
 /// # Errors
 /// Any step of the build; the message names it.
 pub fn ensure(options: &Options) -> Result<Artifacts> {
-    let recipe = Recipe::load(&options.recipe)?;
-    let out = options.out.join(&recipe.name);
+    let recipe = Recipe::load(&options.recipe)?.in_flavour(options.flavour)?;
+    let out = options.out.join(recipe.image_name());
     fs::create_dir_all(&out).map_err(Error::write(&out))?;
     let _lock = place::lock(&out.join("lock"))?;
     let stamp = Stamp::of(options, &out)?;
@@ -178,7 +182,7 @@ fn build(options: &Options, recipe: &Recipe, out: &Path) -> Result<Artifacts> {
     let files: [(&str, &[u8]); 2] = [("bothy.toml", defaults.as_bytes()), (&efi_path, &uki)];
     let boot = fat::create(disk::BOOT_SIZE as usize, seed.u32("boot"), recipe.epoch, &files)?;
 
-    let outputs = Outputs { out, name: &recipe.name };
+    let outputs = Outputs { out, name: &recipe.image_name() };
     let image = outputs.path("img");
     disk::write(&image, &seed, gpt::ROOT_X86_64, &boot, &root_partition)?;
     let compressed = outputs.path("img.zst");
@@ -196,7 +200,7 @@ fn build(options: &Options, recipe: &Recipe, out: &Path) -> Result<Artifacts> {
     outputs.write("sha256", sums(&[&image_digest, &compressed_digest]).as_bytes())?;
     let manifest = Manifest {
         format: 1,
-        name: recipe.name.clone(),
+        name: recipe.image_name(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         epoch: recipe.epoch,
         kernel: modules.version.clone(),
@@ -207,8 +211,15 @@ fn build(options: &Options, recipe: &Recipe, out: &Path) -> Result<Artifacts> {
         used: root.sources.iter().chain(&recipe.static_libraries).cloned().collect(),
         outputs: vec![image_digest, compressed_digest],
     };
+    for package in recipe.debug.packages.keys().filter(|_| recipe.flavour.has_debug_files()) {
+        let tree = packages.tree(package)?;
+        let copyright = tree.resolve(&format!("usr/share/doc/{package}/copyright"));
+        if let Some(text) = copyright.and_then(|path| tree.file(&path)) {
+            outputs.write(&format!("{package}.copyright"), text)?;
+        }
+    }
     let artifacts = Artifacts {
-        name: recipe.name.clone(),
+        name: recipe.image_name(),
         image,
         compressed,
         manifest: outputs.write("manifest.json", &manifest.to_json())?,
@@ -274,12 +285,16 @@ fn resolve(options: &Options, recipe: &Recipe, out: &Path) -> Result<(Lock, Apt)
         }
         return Ok((lock, apt));
     }
-    let last = out.join(format!("{}.manifest.json", recipe.name));
-    // A damaged one is an error: to resolve again is what only --update does.
-    if !options.update && last.exists() {
-        let lock = Manifest::load(&last)?.lock;
-        if lock.request == request {
-            return Ok((lock, apt));
+    // A flavour is made of what the image itself was made of, where that is there.
+    let plain = options.out.join(&recipe.name).join(format!("{}.manifest.json", recipe.name));
+    let own = out.join(format!("{}.manifest.json", recipe.image_name()));
+    for last in [plain, own] {
+        // A damaged one is an error: to resolve again is what only --update does.
+        if !options.update && last.exists() {
+            let lock = Manifest::load(&last)?.lock;
+            if lock.request == request {
+                return Ok((lock, apt));
+            }
         }
     }
     let _step = step("ask the mirror for packages");

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use image::apt::Mirrors;
 use image::build::Options;
+use image::flavour::Flavour;
 use image::squashfs::Compression;
 
 /// Builds, boots, tests and measures Bothy images.
@@ -24,6 +25,7 @@ pub enum Command {
     #[command(after_help = "Examples:\n  \
         bothy build                       the image for x86-64 virtual machines\n  \
         bothy build --release             the same, compressed for publishing\n  \
+        bothy build --debug               the same with a shell behind the console's login\n  \
         bothy build --locked M.json       exactly the packages of an earlier build's manifest\n  \
         bothy build --update              with the newest packages of the mirror")]
     Build(BuildArgs),
@@ -32,6 +34,7 @@ pub enum Command {
         bothy run                         stay up with the console until Ctrl-C; the disk is kept\n  \
         bothy run --once                  power off after the function's answer\n  \
         bothy run --fresh --firmware      a new disk, booted through UEFI firmware\n  \
+        bothy run --debug                 log in at the console, then `shell`\n  \
         bothy run --memory 256 --port 8080")]
     Run(RunArgs),
     /// Run every test, those on real machines included.
@@ -101,6 +104,9 @@ pub struct BuildArgs {
     /// Build exactly the packages of this manifest.
     #[arg(long, value_name = "MANIFEST")]
     locked: Option<PathBuf>,
+    /// Build the debug flavour, called NAME-debug: one file more, a shell behind the console's login.
+    #[arg(long)]
+    debug: bool,
     /// Compress for publishing: minutes instead of seconds.
     #[arg(long)]
     release: bool,
@@ -113,6 +119,10 @@ pub struct BuildArgs {
     /// Do not install missing host tools; list them and stop.
     #[arg(long)]
     no_install: bool,
+}
+
+fn flavour(debug: bool) -> Flavour {
+    if debug { Flavour::Debug } else { Flavour::Plain }
 }
 
 /// Paths are kept in files that others read from other folders.
@@ -131,6 +141,7 @@ impl BuildArgs {
         options.locked = absolute(self.locked)?;
         options.programs = absolute(self.programs)?;
         options.install = !self.no_install;
+        options.flavour = flavour(self.debug);
         if self.release {
             options.compression = Compression::Release;
         }
@@ -143,6 +154,9 @@ impl BuildArgs {
 pub struct RunArgs {
     #[command(flatten)]
     image: ImageArgs,
+    /// Run the debug flavour: one file more, a shell behind the console's login.
+    #[arg(long)]
+    debug: bool,
     /// Power off after the function's answer.
     #[arg(long)]
     once: bool,
@@ -167,7 +181,7 @@ impl RunArgs {
     /// The run that is meant.
     pub fn options(self) -> image::Result<image::run::Options> {
         Ok(image::run::Options {
-            build: self.image.options()?,
+            build: image::build::Options { flavour: flavour(self.debug), ..self.image.options()? },
             fresh: self.fresh,
             once: self.once,
             firmware: self.firmware,

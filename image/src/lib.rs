@@ -17,6 +17,7 @@ pub mod disk;
 pub mod elf;
 pub mod error;
 pub mod fat;
+pub mod flavour;
 pub mod gpt;
 pub mod host;
 pub mod kmod;

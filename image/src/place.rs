@@ -83,3 +83,60 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
         Error::write(path)(e)
     })
 }
+
+/// Makes a folder that is never seen half made: `fill` writes it under another name. Nothing happens when it is there;
+/// of two who make it at once one wins, and both have it.
+///
+/// # Errors
+/// Those of `fill`; the folder cannot be put into place.
+pub fn folder_once(folder: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    if folder.exists() {
+        return Ok(());
+    }
+    let mut name = folder.as_os_str().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let draft = PathBuf::from(name);
+    // One of a build that was killed, when process numbers repeat.
+    let _ = std::fs::remove_dir_all(&draft);
+    fill(&draft)?;
+    match std::fs::rename(&draft, folder) {
+        Err(error) if !folder.exists() => Err(Error::write(folder)(error)),
+        Err(_) => {
+            let _ = std::fs::remove_dir_all(&draft);
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_whole_or_not_there() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("tools");
+        let names = || std::fs::read_dir(parent.path()).unwrap().count();
+        let broken = folder_once(&folder, |draft| {
+            std::fs::create_dir(draft).unwrap();
+            Err(Error::Tree("broken off".into()))
+        });
+        assert!(broken.is_err() && !folder.exists());
+        let fill = |text: &'static str| {
+            move |draft: &Path| {
+                std::fs::create_dir(draft).unwrap();
+                std::fs::write(draft.join("file"), text).map_err(Error::write(draft))
+            }
+        };
+        // Somebody else was quicker: theirs stays, ours leaves nothing behind.
+        folder_once(&folder, |draft| {
+            folder_once(&folder, |_| fill("theirs")(&folder)).unwrap();
+            fill("ours")(draft)
+        })
+        .unwrap();
+        folder_once(&folder, fill("late")).unwrap();
+        assert_eq!(std::fs::read_to_string(folder.join("file")).unwrap(), "theirs");
+        assert_eq!(names(), 1);
+    }
+}

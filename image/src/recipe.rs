@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::flavour::Flavour;
 
 /// Where systemd's UEFI stub comes from.
 pub const STUB_PACKAGE: &str = "systemd-boot-efi";
@@ -39,6 +40,12 @@ pub struct Recipe {
     /// Function images that are baked in.
     #[serde(default)]
     pub functions: BTreeMap<String, FunctionImage>,
+    /// What the debug flavour has besides.
+    #[serde(default)]
+    pub debug: Debug,
+    /// Which flavour is meant.
+    #[serde(skip)]
+    pub flavour: Flavour,
     /// Where the recipe was read from.
     #[serde(skip)]
     pub path: PathBuf,
@@ -114,6 +121,15 @@ pub struct Kernel {
     pub modules: Vec<String>,
 }
 
+/// The debug flavour's part of a recipe.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Debug {
+    /// Its files by package. No other file of the image differs.
+    #[serde(default)]
+    pub packages: BTreeMap<String, Vec<String>>,
+}
+
 /// A function image made of a static watchdog and files of packages.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -156,6 +172,8 @@ impl Recipe {
             .packages
             .keys()
             .chain(self.functions.values().flat_map(|f| f.packages.keys()))
+            // For every flavour, so that all of them are made of the same packages.
+            .chain(self.debug.packages.keys())
             .chain(&self.tools)
             .chain(&self.static_libraries)
             .cloned()

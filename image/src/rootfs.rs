@@ -92,6 +92,12 @@ pub fn root(
     sources.extend([kernel_package.to_owned(), STUB_PACKAGE.to_owned()]);
     copyrights(&mut tree, packages, &sources)?;
     tree.overlay(&Tree::read_folder(overlay)?);
+    if recipe.flavour.has_debug_files() {
+        // Last, and without a copyright file, which lies beside the image: nothing else may differ.
+        let Selection { tree: files, sources: from } = packages.select(&recipe.debug.packages)?;
+        tree.overlay(&files);
+        sources.extend(from);
+    }
     Ok(Selection { tree, sources })
 }
 

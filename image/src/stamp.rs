@@ -34,7 +34,8 @@ impl Stamp {
             None => programs::sources(&options.source),
         });
         files.extend(options.locked.clone());
-        let mut parts = vec![format!("{:?} {:?}", options.compression, options.mirrors)];
+        let mut parts =
+            vec![format!("{:?} {:?} {:?}", options.compression, options.mirrors, options.flavour)];
         for path in files {
             parts.push(if path.is_dir() { folder_digest(&path)? } else { file_digest(&path)? });
         }

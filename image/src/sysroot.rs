@@ -26,8 +26,7 @@ impl Sysroot {
     /// A package is missing, or the folder cannot be written.
     pub fn unpack(cache: &Path, digest: &str, recipe: &Recipe, packages: &Packages) -> Result<Sysroot> {
         let folder = cache.join("sysroot").join(digest);
-        let sysroot = Sysroot { folder };
-        if !sysroot.linker().exists() {
+        place::folder_once(&folder, |draft| {
             let mut files = Tree::default();
             for package in &recipe.static_libraries {
                 let wanted = |path: &str| path.ends_with(".a") || path.ends_with(".o");
@@ -35,11 +34,10 @@ impl Sysroot {
                     files.insert(path, node.clone());
                 }
             }
-            let _ = std::fs::remove_dir_all(&sysroot.folder);
-            files.write_folder(&sysroot.folder)?;
-            sysroot.write_linker(&files)?;
-        }
-        Ok(sysroot)
+            files.write_folder(draft)?;
+            Sysroot { folder: draft.to_owned() }.write_linker(&files)
+        })?;
+        Ok(Sysroot { folder })
     }
 
     /// The program that links in place of `cc`. It has the same name: by that rustc knows what it understands.
@@ -47,7 +45,7 @@ impl Sysroot {
         self.folder.join("cc")
     }
 
-    /// Written last: where it is, everything is.
+    /// Writes that program.
     fn write_linker(&self, files: &Tree) -> Result<()> {
         let folders: std::collections::BTreeSet<&str> = files
             .iter()

@@ -1,7 +1,7 @@
 //! `bothy test`: everything, from unit tests to machines that boot.
 //!
-//! Tests of whole machines find the image through `BOTHY_ARTIFACTS`, and through `BOTHY_SHELL_ARTIFACTS` the same image
-//! with one more function, a shell that runs what it is sent. Tests that run programs of the image on this host find
+//! Tests of whole machines find the image through `BOTHY_ARTIFACTS`, and through `BOTHY_SHELL_ARTIFACTS` its debug
+//! flavour with one more function, a shell that runs what it is sent. Tests that run programs of the image on this host find
 //! them through `BOTHY_ROOTFS`. All of them fail, rather than skip, without. Tests in a module `long` belong to the
 //! second tier: a run without `--long` does not run them and counts them as not run (see `.config/nextest.toml`).
 
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use crate::build;
+use crate::flavour::Flavour;
 use crate::progress::step;
 use crate::qemu::{Error, Result};
 use crate::recipe::{Architecture, Recipe};
@@ -40,7 +41,7 @@ pub fn test(options: &Options) -> Result<bool> {
     host::ensure(&tools, options.build.install)?;
     let artifacts = build::ensure(&options.build)?;
     let out = options.build.out.join(&artifacts.name);
-    let shell = shell(options, &artifacts.name)?;
+    let shell = build::ensure(&build::Options { flavour: Flavour::Testing, ..options.build.clone() })?;
     let root = root_files(&artifacts, &out)?;
     let faults = out.join("emulator-faults");
     let _ = fs::remove_file(&faults);
@@ -99,6 +100,20 @@ fn commands(nextest: bool, options: &Options) -> Vec<Vec<String>> {
 /// Names of test programs that need root: they make namespaces and containers, or become another user.
 const AS_ROOT: [&str; 2] = ["native", "image_elsewhere"];
 
+/// The part of a test's path that says the same of single tests in other programs.
+const AS_ROOT_MODULE: &str = "as_root::";
+
+/// Whether a test program needs root for what it is to run. Without the name of one test it would run all of its
+/// tests: then one that needs root is enough.
+fn needs_root(program: &str, arguments: &[OsString]) -> bool {
+    let is = |known: &str| program.strip_prefix(known).is_some_and(|rest| rest.starts_with('-'));
+    let words: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
+    let single = words.iter().any(|word| word == "--exact" || word == "--list");
+    AS_ROOT.iter().any(|known| is(known))
+        || words.iter().any(|word| word.contains(AS_ROOT_MODULE))
+        || (is("init") && !single)
+}
+
 /// What cargo and nextest start test programs through, so that those that need root get it.
 fn runner() -> Result<String> {
     let program = std::env::current_exe().map_err(Error::file("find", "this program"))?;
@@ -115,9 +130,7 @@ fn runner_variable(architecture: Architecture) -> String {
 /// It cannot be started.
 pub fn become_test(program: &Path, arguments: &[OsString]) -> Error {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
-    let needs_root =
-        AS_ROOT.iter().any(|known| name.strip_prefix(known).is_some_and(|rest| rest.starts_with('-')));
-    let mut command = if needs_root && !host::is_root() {
+    let mut command = if needs_root(&name, arguments) && !host::is_root() {
         let mut command = Command::new("sudo");
         // sudo keeps neither of them, and the tests start cargo.
         let keep = ["PATH", "HOME"].map(|name| format!("{name}={}", std::env::var(name).unwrap_or_default()));
@@ -128,29 +141,6 @@ pub fn become_test(program: &Path, arguments: &[OsString]) -> Error {
     };
     let failed = command.args(arguments).exec();
     Error::Start { program: format!("{}", program.display()), source: failed }
-}
-
-/// Builds the image with the function `shell`, from a recipe made of the image's own.
-fn shell(options: &Options, name: &str) -> Result<Artifacts> {
-    let path = &options.build.recipe;
-    let text = fs::read_to_string(path).map_err(Error::file("read", path))?;
-    let recipe = options.build.out.join(format!("{name}-shell.toml"));
-    let derived = with_shell(&text).ok_or_else(|| {
-        let reason = "no line `name = \"...\"`".to_owned();
-        crate::Error::Recipe { path: path.clone(), reason }
-    })?;
-    fs::write(&recipe, derived).map_err(Error::file("write", &recipe))?;
-    Ok(build::ensure(&build::Options { recipe, ..options.build.clone() })?)
-}
-
-/// A recipe with one function more, under another name.
-fn with_shell(recipe: &str) -> Option<String> {
-    let line = recipe.lines().find(|line| line.starts_with("name = \""))?;
-    let name = line.strip_suffix('"').map(|line| format!("{line}-shell\""))?;
-    let function = "\n[functions.shell]\nreference = \"localhost/shell:latest\"\n\
-                    environment = { fprocess = \"busybox sh\", mode = \"streaming\", content_type = \"text/plain\" }\n\
-                    packages = { busybox-static = [\"usr/bin/busybox\"] }\n";
-    Some(recipe.replacen(line, &name, 1) + function)
 }
 
 /// The image's root file system as files, unpacked again when the image has changed.
@@ -198,15 +188,17 @@ mod tests {
     }
 
     #[test]
-    fn the_shell_is_one_function_more_of_the_default_recipe() {
-        let options = build::Options::new("vm-x86_64").unwrap();
-        let derived = with_shell(&fs::read_to_string(&options.recipe).unwrap()).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("recipe.toml");
-        fs::write(&path, derived).unwrap();
-        let recipe = Recipe::load(&path).unwrap();
-        assert_eq!(recipe.name, "vm-x86_64-shell");
-        assert_eq!(recipe.functions["shell"].reference, "localhost/shell:latest");
+    fn root_is_for_those_tests_that_need_it() {
+        let needs = |program: &str, words: &[&str]| {
+            needs_root(program, &words.iter().map(OsString::from).collect::<Vec<_>>())
+        };
+        assert!(needs("native-0f", &["--exact", "life_of_a_function"]));
+        assert!(needs("init-0f", &["--exact", "service::runner::tests::as_root::a_sandbox_hides"]));
+        assert!(!needs("init-0f", &["--exact", "uuid::tests::x", "--nocapture"]));
+        assert!(!needs("init-0f", &["--list", "--format", "terse"]));
+        // As plain `cargo test` starts it.
+        assert!(needs("init-0f", &["--skip", "long::"]));
+        assert!(!needs("natives-0f", &[]) && !needs("image-0f", &[]));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::error::{Error, Result};
+use crate::place;
 use crate::recipe::Recipe;
 use crate::select::Packages;
 
@@ -25,7 +26,7 @@ impl Tools {
     /// A tool needs what is in no package, or the folder cannot be written.
     pub fn unpack(cache: &Path, digest: &str, recipe: &Recipe, packages: &Packages) -> Result<Tools> {
         let folder = cache.join("tools").join(digest);
-        if !folder.exists() {
+        place::folder_once(&folder, |draft| {
             let programs = |package: &String| -> Result<(String, Vec<String>)> {
                 let tree = packages.tree(package)?;
                 let globs = ["usr/bin/*", "usr/sbin/*"].into_iter().filter(|glob| {
@@ -36,16 +37,8 @@ impl Tools {
                 Ok((package.clone(), globs.map(str::to_owned).collect()))
             };
             let wanted = recipe.tools.iter().map(programs).collect::<Result<_>>()?;
-            let selection = packages.select(&wanted)?;
-            // A half-written folder must never be taken for a whole one.
-            let draft = cache.join("tools").join(format!("{digest}.{}", std::process::id()));
-            // One of a build that was killed, when process numbers repeat.
-            let _ = std::fs::remove_dir_all(&draft);
-            selection.tree.write_folder(&draft)?;
-            if std::fs::rename(&draft, &folder).is_err() && !folder.exists() {
-                return Err(Error::Tree(format!("cannot move {} into place", draft.display())));
-            }
-        }
+            packages.select(&wanted)?.tree.write_folder(draft)
+        })?;
         Tools::at(&folder, recipe.architecture.library_folder())
     }
 

@@ -5,6 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -75,6 +76,48 @@ impl Disk {
         to.sync_all().map_err(Error::file("write", &self.path))
     }
 
+    /// A second disk with the same content, holes included. It replaces what is at `path`.
+    ///
+    /// # Errors
+    /// The disk cannot be read, the copy cannot be written.
+    pub fn copy(&self, path: &Path) -> Result<Self> {
+        let from = File::open(&self.path).map_err(Error::file("open", &self.path))?;
+        let size = from.metadata().map_err(Error::file("read", &self.path))?.len();
+        let to = File::create(path).map_err(Error::file("create", path))?;
+        to.set_len(size).map_err(Error::file("grow", path))?;
+        copy_data(&from, 0, &to, 0, size).map_err(Error::file("copy", &self.path))?;
+        Ok(Self { path: path.to_owned() })
+    }
+
+    /// Makes it larger: what copying a card to a larger one does.
+    ///
+    /// # Errors
+    /// The file cannot be changed.
+    pub fn grow(&self, size: u64) -> Result<()> {
+        let file =
+            OpenOptions::new().write(true).open(&self.path).map_err(Error::file("open", &self.path))?;
+        file.set_len(size).map_err(Error::file("grow", &self.path))
+    }
+
+    /// Where a partition lies: start and length in bytes.
+    ///
+    /// # Errors
+    /// There is no such partition.
+    pub fn extent(&self, name: &str) -> Result<(u64, u64)> {
+        let mut file = File::open(&self.path).map_err(Error::file("open", &self.path))?;
+        Ok(gpt::find(&mut file, name)?)
+    }
+
+    /// Writes over any place, as a failing medium does.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn damage(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        let file =
+            OpenOptions::new().write(true).open(&self.path).map_err(Error::file("open", &self.path))?;
+        file.write_all_at(bytes, at).map_err(Error::file("write", &self.path))
+    }
+
     /// Its file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -140,7 +183,7 @@ fn seek(file: &File, at: u64, whence: Whence) -> std::io::Result<Option<u64>> {
 }
 
 /// Makes a part of a file a hole.
-fn punch(file: &File, start: u64, length: u64) -> std::io::Result<()> {
+pub(super) fn punch(file: &File, start: u64, length: u64) -> std::io::Result<()> {
     let (start, length) = (i64::try_from(start), i64::try_from(length));
     let (start, length) = (start.map_err(std::io::Error::other)?, length.map_err(std::io::Error::other)?);
     let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;

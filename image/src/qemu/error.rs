@@ -101,6 +101,14 @@ pub enum Error {
         /// The body.
         body: String,
     },
+    /// The shell at the console is not to be had.
+    #[error("the machine's shell: {what}; the console ends with:\n{tail}")]
+    Shell {
+        /// What went wrong.
+        what: String,
+        /// The last lines of the console.
+        tail: String,
+    },
     /// The user does not want to wait any longer.
     #[error("interrupted")]
     Interrupted,

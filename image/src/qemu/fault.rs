@@ -1,7 +1,8 @@
 //! The faults of the emulator that we know, and how to live with them.
 //!
 //! QEMU 7.2 (Debian 12) without hardware support sometimes executes guest code wrongly: 16-byte compare and exchange
-//! in the kernel's memory allocator, and code that the kernel patches while another processor runs it. We start it
+//! in the kernel's memory allocator, and code that the kernel patches while another processor runs it. And on a host
+//! that is too busy the kernel finds no timer. We start it
 //! such that both are rare (no `cx16`, one thread for all processors), but not such that they never strike. A test
 //! that met one says nothing about our image: it runs again, and the count is printed so that nobody forgets.
 
@@ -19,6 +20,8 @@ pub enum Fault {
     Slab,
     /// An oops while kernel code was being patched: a stray `int3`, or a fault in `do_sync_core`.
     CodePatching,
+    /// No tick of the timer in the moment in which the kernel waits for one: the host had no time for QEMU.
+    Timer,
 }
 
 impl fmt::Display for Fault {
@@ -26,6 +29,7 @@ impl fmt::Display for Fault {
         f.write_str(match self {
             Self::Slab => "oops in the slab allocator (cmpxchg16b)",
             Self::CodePatching => "oops while kernel code was patched (int3, do_sync_core)",
+            Self::Timer => "no tick of the timer on a busy host (IO-APIC + timer doesn't work)",
         })
     }
 }
@@ -57,6 +61,9 @@ impl Watch {
         let is_oops = line.contains("Oops: ") || line.contains("BUG: unable to handle");
         if emulated && line.contains("Oops: int3") {
             return Some(Trouble::Emulator(Fault::CodePatching));
+        }
+        if emulated && line.contains("IO-APIC + timer doesn't work") {
+            return Some(Trouble::Emulator(Fault::Timer));
         }
         if is_oops {
             self.oops = Some(line.to_owned());
@@ -121,13 +128,16 @@ mod tests {
 [    1.8] Kernel panic - not syncing: Fatal exception";
 
     #[test]
-    fn knows_the_two_faults() {
+    fn knows_the_three_faults() {
         assert_eq!(trouble(SLAB_OOPS, true), Some(Trouble::Emulator(Fault::Slab)));
         let int3 =
             "[    1.4] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI\n[ 1.4] RIP: 0010:sched_clock_cpu+0x11/0x190";
         assert_eq!(trouble(int3, true), Some(Trouble::Emulator(Fault::CodePatching)));
         let sync = "[    1.6] Oops: general protection fault\n[    1.6] RIP: 0010:do_sync_core+0x1e/0x30";
         assert_eq!(trouble(sync, true), Some(Trouble::Emulator(Fault::CodePatching)));
+        let timer =
+            "[    0.04] Kernel panic - not syncing: IO-APIC + timer doesn't work!  Boot with apic=debug";
+        assert_eq!(trouble(timer, true), Some(Trouble::Emulator(Fault::Timer)));
     }
 
     #[test]

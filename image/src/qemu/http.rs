@@ -9,6 +9,8 @@ use super::{Error, Result};
 pub struct Answer {
     /// The status code.
     pub status: u16,
+    /// When the machine says that it answered, as HTTP writes it; empty where it does not.
+    pub date: String,
     /// The body as text.
     pub body: String,
 }
@@ -79,8 +81,10 @@ impl Client {
         let request = self.agent.configure_request(request).timeout_global(Some(limit)).build();
         let mut response = self.agent.run(request).map_err(|e| failed(e.to_string()))?;
         let status = response.status().as_u16();
+        let date =
+            response.headers().get("date").and_then(|date| date.to_str().ok()).unwrap_or_default().to_owned();
         let body = response.body_mut().read_to_string().map_err(|e| failed(e.to_string()))?;
-        Ok(Answer { status, body })
+        Ok(Answer { status, date, body })
     }
 }
 
@@ -137,7 +141,7 @@ mod tests {
             server("HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
         let client = Client::new(port).with_credentials("admin", "secret");
         let answer = client.post("/x", "figlet", Duration::from_secs(10)).unwrap();
-        assert_eq!(answer, Answer { status: 503, body: "abc".to_owned() });
+        assert_eq!(answer, Answer { status: 503, date: String::new(), body: "abc".to_owned() });
         let request = server.join().unwrap().to_ascii_lowercase();
         assert!(request.starts_with("post /x http/1.1\r\n"), "{request}");
         assert!(request.contains("authorization: basic ywrtaw46c2vjcmv0\r\n"), "{request}");

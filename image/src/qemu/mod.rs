@@ -3,7 +3,7 @@
 //! What a test or a person has of it is what a user has of a real one: a console, the network, the disk, the power
 //! button. A [`Machine`] describes it, [`Machine::start`] gives a [`Running`] one, which ends when it is dropped.
 //!
-//! Two faults of the emulator itself (QEMU 7.2 without hardware support) are known by what the guest prints when they
+//! Faults of the emulator itself (QEMU 7.2 without hardware support) are known by what the guest prints when they
 //! strike; they are errors of their own, [`Error::Emulator`], so that a caller can run again and count: see [`Fault`].
 
 mod accel;
@@ -19,6 +19,8 @@ mod plain;
 mod probe;
 mod qmp;
 mod running;
+mod shell;
+mod writes;
 
 pub use accel::Accel;
 pub use appliance::{Appliance, Gateway, READY, SAMPLE_FUNCTION, SAMPLE_IMAGE, configuration};
@@ -28,9 +30,11 @@ pub use error::Error;
 pub use fault::{Fault, Retries};
 pub use firmware::Firmware;
 pub use http::{Answer, Client};
-pub use machine::{Boot, Machine};
+pub use machine::{Boot, Machine, Wire};
 pub use qmp::Monitor;
 pub use running::Running;
+pub use shell::{SHELL_LIMIT, Shell};
+pub use writes::{Cut, Entry, Random, SECTOR, Survivor, Writes};
 
 /// The result of everything here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -89,6 +89,14 @@ impl Monitor {
         self.execute("quit", json!({})).map(drop)
     }
 
+    /// Puts a card's cable in or pulls it out.
+    ///
+    /// # Errors
+    /// QEMU is gone, or has no such card.
+    pub fn set_link(&mut self, card: &str, up: bool) -> Result<()> {
+        self.execute("set_link", json!({ "name": card, "up": up })).map(drop)
+    }
+
     /// `running`, `paused`, `shutdown`, …
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::machine::PROGRAM;
+use super::shell::Session;
 use super::{Accel, Answer, Boot, Client, Console, Error, Machine, Monitor, Result};
 
 /// How long QEMU may take to connect to our sockets, on a host that is busy.
@@ -30,6 +31,8 @@ pub struct Running {
     errors: PathBuf,
     began: Instant,
     port: u16,
+    /// At the console.
+    pub(super) session: Session,
     _sockets: Folder,
 }
 
@@ -49,6 +52,10 @@ impl Running {
         fs::create_dir_all(&machine.folder).map_err(Error::file("create", &machine.folder))?;
         if let Boot::Firmware(firmware) = &machine.boot {
             firmware.variables_at(&machine.variables())?;
+        }
+        if let Some(writes) = &machine.writes {
+            // QEMU opens it and does not make it.
+            fs::File::create(writes).map_err(Error::file("create", writes))?;
         }
         // A free port can be taken by somebody else before QEMU has it: then another one.
         let mut tries = 3;
@@ -103,7 +110,16 @@ impl Running {
         let console = Console::attach(stream, &machine.console_log(), began, emulated)?;
         let monitor = monitor_socket.accept(&mut child.0, &errors).and_then(Monitor::attach);
         let monitor = monitor.map_err(|error| ended_soon(&mut child.0, &errors).unwrap_or(error))?;
-        Ok(Self { child, monitor, console, errors, began, port, _sockets: sockets })
+        Ok(Self {
+            child,
+            monitor,
+            console,
+            errors,
+            began,
+            port,
+            session: Session::new("", ""),
+            _sockets: sockets,
+        })
     }
 
     /// Its console.
@@ -230,7 +246,7 @@ impl Running {
     }
 
     /// An error of the console's is often the consequence of the machine's end: say that instead.
-    fn explain<T>(&mut self, result: Result<T>) -> Result<T> {
+    pub(super) fn explain<T>(&mut self, result: Result<T>) -> Result<T> {
         if let Err(Error::Late { .. }) = &result {
             // QEMU closes the console a moment before it has ended.
             if self.console.is_closed() {
