@@ -1,8 +1,9 @@
 //! What the supervisor knows, in one place: every change goes through here, wakes who waits, and is shown.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -22,11 +23,31 @@ pub(crate) enum State {
     /// It works.
     Ready,
     /// It ended, and starts again after a pause.
+    Restarting,
+    /// It ended too often, and is tried rarely.
     Failed,
+    /// One that it needs has failed: it does not start.
+    Blocked,
     /// It was asked to end.
     Stopping,
     /// It ended as asked.
     Stopped,
+}
+
+impl State {
+    /// Whether a service goes from this state to that one.
+    pub(crate) fn may_become(self, next: Self) -> bool {
+        use State::*;
+        match self {
+            Waiting => matches!(next, Waiting | Blocked | Starting | Restarting | Failed | Stopped),
+            Blocked => matches!(next, Blocked | Waiting | Starting | Restarting | Failed | Stopped),
+            Starting => matches!(next, Ready | Restarting | Failed | Stopping),
+            Ready => matches!(next, Restarting | Failed | Stopping),
+            Restarting | Failed => matches!(next, Waiting | Stopped),
+            Stopping => matches!(next, Waiting | Restarting | Failed | Stopped),
+            Stopped => matches!(next, Waiting),
+        }
+    }
 }
 
 impl std::fmt::Display for State {
@@ -36,7 +57,9 @@ impl std::fmt::Display for State {
             Self::Waiting => "waiting",
             Self::Starting => "starting",
             Self::Ready => "ready",
+            Self::Restarting => "restarting",
             Self::Failed => "failed",
+            Self::Blocked => "blocked",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
         })
@@ -45,6 +68,7 @@ impl std::fmt::Display for State {
 
 /// A service, as status.json shows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Service {
     /// Name.
     pub name: String,
@@ -56,10 +80,36 @@ pub(crate) struct Service {
     pub restarts: u32,
     /// Why it ended or did not start the last time.
     pub last_error: Option<String>,
+    /// Whether it answers; nothing where nobody asks it, or it does not run.
+    #[serde(default)]
+    pub healthy: Option<bool>,
+    /// What a person has to know: it ends again and again. Gone when it was ready for a while.
+    #[serde(default)]
+    pub trouble: Option<String>,
+    /// Whether that it failed was said.
+    #[serde(default)]
+    pub gave_up: bool,
+    /// Its last ends, the oldest first.
+    #[serde(default)]
+    pub ends: Vec<End>,
+}
+
+/// One end of a service.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct End {
+    /// When, in seconds since 1970 by the clock of that moment.
+    pub time: u64,
+    /// When, in seconds since the machine started: no clock that was set wrong is in it.
+    pub uptime: u64,
+    /// How long it had lived, in seconds.
+    pub lived: u64,
+    /// Why.
+    pub reason: String,
 }
 
 /// The machine, as status.json shows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Status {
     /// Its name.
     pub hostname: String,
@@ -86,8 +136,26 @@ pub(crate) struct Status {
     pub services: Vec<Service>,
 }
 
+/// Changes that are kept of all services together.
+const HISTORY: usize = 200;
+
+/// A change of a service's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Change {
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// The service.
+    pub service: String,
+    /// Its state from then on.
+    pub state: State,
+    /// Why, where it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
 struct Inner {
     status: RefCell<Status>,
+    history: RefCell<VecDeque<Change>>,
     changes: watch::Sender<u64>,
 }
 
@@ -98,7 +166,11 @@ pub(crate) struct Board(Rc<Inner>);
 impl Board {
     /// An empty one.
     pub(crate) fn new() -> Self {
-        Self(Rc::new(Inner { status: RefCell::default(), changes: watch::Sender::new(0) }))
+        Self(Rc::new(Inner {
+            status: RefCell::default(),
+            history: RefCell::default(),
+            changes: watch::Sender::new(0),
+        }))
     }
 
     /// A copy of what is known.
@@ -111,10 +183,42 @@ impl Board {
         let before = self.status();
         let mut after = before.clone();
         change(&mut after);
+        after.healthy =
+            after.all_ready() && after.services.iter().all(|service| service.healthy != Some(false));
         if after != before {
+            self.note(&before, &after);
             *self.0.status.borrow_mut() = after;
             self.0.changes.send_modify(|count| *count += 1);
         }
+    }
+
+    /// Keeps changes of states.
+    fn note(&self, before: &Status, after: &Status) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut history = self.0.history.borrow_mut();
+        for service in &after.services {
+            let then = before.services.iter().find(|then| then.name == service.name);
+            if then.is_some_and(|then| then.state == service.state) {
+                continue;
+            }
+            if history.len() == HISTORY {
+                history.pop_front();
+            }
+            history.push_back(Change {
+                at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+                service: service.name.clone(),
+                state: service.state,
+                why: service
+                    .last_error
+                    .clone()
+                    .filter(|_| matches!(service.state, State::Restarting | State::Failed)),
+            });
+        }
+    }
+
+    /// What is kept of a service's changes, oldest first.
+    pub(crate) fn history(&self, service: &str) -> Vec<Change> {
+        self.0.history.borrow().iter().filter(|change| change.service == service).cloned().collect()
     }
 
     /// Notes a problem, or that it is gone.
@@ -166,6 +270,12 @@ impl Status {
         self.services.iter().any(|service| service.name == name && service.state == State::Ready)
     }
 
+    /// Whether a service of this name has failed, or cannot start because another one has.
+    pub(crate) fn is_lost(&self, name: &str) -> bool {
+        let lost = |state| matches!(state, State::Failed | State::Blocked);
+        self.services.iter().any(|service| service.name == name && lost(service.state))
+    }
+
     /// Whether all services are ready.
     pub(crate) fn all_ready(&self) -> bool {
         !self.services.is_empty() && self.services.iter().all(|service| service.state == State::Ready)
@@ -174,10 +284,11 @@ impl Status {
     /// Problems as a person reads them: those that were noted, and services that do not work.
     pub(crate) fn troubles(&self) -> Vec<String> {
         let noted = self.problems.values().cloned();
-        let failed = self.services.iter().filter(|s| s.state == State::Failed).map(|service| {
-            format!("service {}: {}", service.name, service.last_error.as_deref().unwrap_or("failed"))
-        });
-        noted.chain(failed).collect()
+        let failing = self
+            .services
+            .iter()
+            .filter_map(|service| Some(format!("service {}: {}", service.name, service.trouble.as_ref()?)));
+        noted.chain(failing).collect()
     }
 }
 
@@ -202,7 +313,7 @@ mod tests {
     #[test]
     fn people_and_programs_read_the_same_words() {
         use State::*;
-        for state in [Waiting, Starting, Ready, Failed, Stopping, Stopped] {
+        for state in [Waiting, Starting, Ready, Restarting, Failed, Blocked, Stopping, Stopped] {
             assert_eq!(serde_json::to_value(state).unwrap(), state.to_string());
         }
     }
@@ -212,8 +323,8 @@ mod tests {
         let board = Board::new();
         assert!(!board.status().all_ready());
         board.service("nats", |service| {
-            service.state = State::Failed;
-            service.last_error = Some("exit status 1".to_owned());
+            service.state = State::Restarting;
+            service.trouble = Some("exit status 1".to_owned());
         });
         board.problem("config", Some("bothy.toml:2:1: unknown key".to_owned()));
         let troubles = board.status().troubles();

@@ -18,6 +18,12 @@ const PARENTS: [&str; 3] = ["", "system", "workload"];
 /// Memory that the kernel leaves to PID 1 and the supervisor under pressure.
 const INIT_MEMORY_BYTES: u64 = 16 << 20;
 
+/// For those services that nothing may be taken from.
+const SYSTEM_MIN_BYTES: u64 = 4 << 20;
+
+/// Shares of the processor where everybody wants it: what answers, logs and starts functions comes before them.
+const WEIGHTS: [(&str, u32); 3] = [("init", 400), ("system", 400), ("workload", 100)];
+
 /// Least and most memory that functions leave to the appliance; between them it is a quarter.
 const RESERVE_BYTES: (u64, u64) = (96 << 20, 256 << 20);
 
@@ -34,9 +40,22 @@ pub(crate) fn make_tree() -> Result<()> {
             let _ = file::poke(root.join(parent).join("cgroup.subtree_control"), controller);
         }
     }
-    let _ = file::poke(root.join("init/memory.min"), &INIT_MEMORY_BYTES.to_string());
-    let limit = workload_limit(memory_total());
-    let _ = file::poke(root.join("workload/memory.max"), &limit.map_or("max".to_owned(), |l| l.to_string()));
+    for (group, weight) in WEIGHTS {
+        let _ = file::poke(root.join(group).join("cpu.weight"), &weight.to_string());
+    }
+    let total = memory_total();
+    let limit = workload_limit(total).map_or("max".to_owned(), |limit| limit.to_string());
+    // What a service's own protection is worth is what its parent has: all that functions leave.
+    let reserve = (total / 4).clamp(RESERVE_BYTES.0, RESERVE_BYTES.1).to_string();
+    let settings = [
+        ("init/memory.min", INIT_MEMORY_BYTES.to_string()),
+        ("system/memory.min", SYSTEM_MIN_BYTES.to_string()),
+        ("system/memory.low", reserve),
+        ("workload/memory.max", limit),
+    ];
+    for (path, text) in settings {
+        let _ = file::poke(root.join(path), &text);
+    }
     Ok(())
 }
 
@@ -47,7 +66,8 @@ fn workload_limit(total: u64) -> Option<u64> {
     total.checked_sub(reserve).filter(|limit| *limit > 0)
 }
 
-fn memory_total() -> u64 {
+/// All memory that the kernel has to give, in bytes; 0 if it does not say.
+pub(crate) fn memory_total() -> u64 {
     let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
@@ -63,6 +83,11 @@ impl Group {
         Self(Path::new(ROOT).join(path))
     }
 
+    /// Its folder.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Whether it is there.
     pub(crate) fn exists(&self) -> bool {
         self.0.is_dir()
@@ -71,6 +96,11 @@ impl Group {
     /// Makes it.
     pub(crate) fn make(&self) -> Result<()> {
         fs::create_dir_all(&self.0).map_err(Error::write(&self.0))
+    }
+
+    /// Writes one of its files.
+    pub(crate) fn set(&self, name: &str, text: &str) -> Result<()> {
+        file::poke(self.0.join(name), text)
     }
 
     /// A descriptor into which a new process writes `0` to join.

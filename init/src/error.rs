@@ -118,6 +118,20 @@ pub enum Error {
         /// The answer.
         reason: String,
     },
+    /// Reaching another machine.
+    #[error("{url}: {reason}")]
+    Host {
+        /// Its gateway.
+        url: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// What a machine answered instead.
+    #[error("{0}")]
+    Answer(String),
+    /// A command line that means nothing.
+    #[error("{0}")]
+    Usage(String),
     /// The supervisor's control socket gave no answer.
     #[error("ask the supervisor at {}: {source}", path.display())]
     Ask {

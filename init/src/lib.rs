@@ -27,12 +27,16 @@ mod pid1;
 mod power;
 mod process;
 mod program;
+mod request;
 mod service;
+mod shelf;
 mod storage;
 mod supervise;
 mod uevent;
+mod usage;
 mod uuid;
 pub mod verity;
+mod watchdog;
 
 pub use error::Error;
 pub use program::main;

@@ -1,11 +1,14 @@
 //! The machine's end: kill the rest, flush, unmount, reboot(2).
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 
-use crate::console::{Level, kmsg, say};
-use crate::mounts;
+use crate::console::{Level, alarm, kmsg, say};
+use crate::watchdog::Device;
+use crate::{mounts, storage};
 
 /// Grace between SIGTERM and SIGKILL for what nobody stopped.
 const GRACE: Duration = Duration::from_millis(1500);
@@ -15,6 +18,9 @@ const SYNC_LIMIT: Duration = Duration::from_secs(20);
 /// After this the machine ends whatever still waits: a dead disk can hold an unmount for ever.
 const LAST_LIMIT: Duration = Duration::from_secs(60);
 
+/// Time between two feeds of the hardware watchdog meanwhile; the shortest time-out that it may have is 10 s.
+const FEED: Duration = Duration::from_secs(3);
+
 /// How the machine ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
@@ -22,6 +28,8 @@ pub(crate) enum Ending {
     Poweroff,
     /// Start again.
     Reboot,
+    /// Start again without any data: the next start erases the data partition before it makes a new one.
+    Reset,
 }
 
 impl Ending {
@@ -30,41 +38,101 @@ impl Ending {
         match self {
             Self::Poweroff => "poweroff",
             Self::Reboot => "reboot",
+            Self::Reset => "reset",
         }
     }
 
     /// Reads its word.
     pub(crate) fn from_word(word: &str) -> Option<Self> {
-        [Self::Poweroff, Self::Reboot].into_iter().find(|ending| ending.word() == word)
+        [Self::Poweroff, Self::Reboot, Self::Reset].into_iter().find(|ending| ending.word() == word)
     }
 }
 
-/// The last phases, by name; [`finish`] runs them in this order.
-pub(crate) const PHASES: [&str; 4] = ["kill what is left", "sync", "unmount", "reboot(2)"];
+/// A last phase.
+pub(crate) struct Phase {
+    /// Name, as `bothyctl plan` prints it.
+    pub name: &'static str,
+    /// Whether it belongs to a reset alone.
+    reset: bool,
+    run: fn(&Last),
+}
 
-/// The last phase of a shutdown, PID 1 only.
-pub(crate) fn finish(ending: Ending) -> ! {
+/// What the last phases know.
+struct Last {
+    ending: Ending,
+    /// The device of the data partition, while that could still be seen.
+    data: Option<PathBuf>,
+    watchdog: Option<Arc<Device>>,
+}
+
+/// The last phases, in this order.
+const PHASES: [Phase; 6] = [
+    Phase { name: "kill what is left", reset: false, run: |_| kill_rest() },
+    Phase { name: "sync", reset: false, run: |_| flush() },
+    Phase { name: "unmount", reset: false, run: |_| unmount() },
+    Phase { name: "mark data to be erased", reset: true, run: mark },
+    Phase { name: "sync again", reset: false, run: |_| flush() },
+    Phase { name: "reboot(2)", reset: false, run: leave },
+];
+
+/// Those of one ending.
+pub(crate) fn phases(ending: Ending) -> impl Iterator<Item = Phase> {
+    PHASES.into_iter().filter(move |phase| !phase.reset || ending == Ending::Reset)
+}
+
+/// The last phase of a shutdown, PID 1 only. Meanwhile the hardware watchdog is fed, as long as it may take.
+pub(crate) fn finish(ending: Ending, watchdog: Option<Arc<Device>>) -> ! {
+    let fed = watchdog.clone();
     let _ = std::thread::Builder::new().name("last".to_owned()).spawn(move || {
-        std::thread::sleep(LAST_LIMIT);
+        let limit = Instant::now() + LAST_LIMIT;
+        while Instant::now() < limit {
+            if let Some(device) = &fed {
+                device.feed();
+            }
+            std::thread::sleep(FEED.min(limit.saturating_duration_since(Instant::now())));
+        }
         say("bothy: a disk holds the end, ending without it");
         end(ending)
     });
-    kill_rest();
-    flush();
+    let last = Last { ending, data: storage::data_device(), watchdog };
+    for phase in phases(ending) {
+        (phase.run)(&last);
+    }
+    end(ending)
+}
+
+fn unmount() {
     for target in mounts::unmount_all() {
         say(&format!("bothy: {} stayed busy", target.display()));
         kmsg(Level::Warning, &format!("{} stayed busy at the end", target.display()));
     }
-    flush();
-    say(&format!("bothy: {}", ending.word()));
-    end(ending)
+}
+
+/// One sector: whatever happens after it, the next start erases the rest.
+fn mark(last: &Last) {
+    let done = match &last.data {
+        Some(device) => storage::mark_to_erase(device).map_err(|error| error.to_string()),
+        None => Err("there is no data partition".to_owned()),
+    };
+    if let Err(error) = done {
+        alarm(&format!("the data is not erased: {error}"));
+    }
+}
+
+fn leave(last: &Last) {
+    say(&format!("bothy: {}", last.ending.word()));
+    if let (Ending::Poweroff, Some(device)) = (last.ending, &last.watchdog) {
+        // What is off is to stay off. A restart that hangs is the watchdog's to end.
+        device.disarm();
+    }
+    end(last.ending)
 }
 
 /// reboot(2), whatever happens.
 pub(crate) fn end(ending: Ending) -> ! {
     let order = match ending {
         Ending::Poweroff => libc::RB_POWER_OFF,
-        Ending::Reboot => libc::RB_AUTOBOOT,
+        Ending::Reboot | Ending::Reset => libc::RB_AUTOBOOT,
     };
     loop {
         // SAFETY: plain call without pointers.

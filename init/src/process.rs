@@ -1,7 +1,10 @@
 //! Processes by pid and start time: a pid alone may name another one a moment later.
 
 use std::fs;
+use std::time::Duration;
 
+use rustix::param::clock_ticks_per_second;
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 /// One process that cannot be mistaken for another.
@@ -23,6 +26,13 @@ impl Identity {
     /// Whether this process is still there.
     pub(crate) fn is_alive(self) -> bool {
         Self::of(self.pid) == Some(self)
+    }
+
+    /// How long ago it started.
+    pub(crate) fn age(self) -> Duration {
+        let now = clock_gettime(ClockId::Boottime);
+        let now = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32);
+        now.saturating_sub(Duration::from_millis(self.started * 1000 / clock_ticks_per_second().max(1)))
     }
 }
 
@@ -84,6 +94,7 @@ mod tests {
         let me = Identity::of(std::process::id() as i32).unwrap();
         assert!(me.is_alive());
         assert!(!Identity { started: me.started + 1, ..me }.is_alive());
+        assert!(me.age() < Duration::from_secs(600));
     }
 
     #[test]

@@ -5,4 +5,4 @@ mod index;
 mod loader;
 
 pub(crate) use index::Index;
-pub(crate) use loader::{load_for, load_listed, modprobe};
+pub(crate) use loader::{load, load_for, load_listed, modprobe};

@@ -2,11 +2,15 @@
 //!
 //! Level-triggered: each event, whatever it says, leads to a look at all links. IPv6 is the kernel's (accept_ra).
 
+mod address;
+mod dhcp;
+mod keeper;
 mod lease;
 mod resolv;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -36,8 +40,17 @@ pub(crate) struct Link {
     pub mac: [u8; 6],
     /// Set up by us or another.
     pub up: bool,
-    /// A cable with somebody at its other end.
+    /// Its cable.
+    pub cable: Cable,
+}
+
+/// A link's cable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cable {
+    /// There is one, with somebody at its other end.
     pub carrier: bool,
+    /// How often there was none any more: out and in again between two looks is a change, too.
+    pub losses: u32,
 }
 
 impl Link {
@@ -46,11 +59,12 @@ impl Link {
         if message.header.link_layer_type != LinkLayerType::Ether {
             return None;
         }
-        let (mut name, mut mac) = (None, None);
+        let (mut name, mut mac, mut losses) = (None, None, 0);
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(text) => name = Some(text.clone()),
                 LinkAttribute::Address(bytes) => mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
+                LinkAttribute::CarrierDownCount(count) => losses = *count,
                 _ => {}
             }
         }
@@ -61,7 +75,7 @@ impl Link {
         }
         let flags = message.header.flags;
         let (up, carrier) = (flags.contains(LinkFlags::Up), flags.contains(LinkFlags::LowerUp));
-        Some(Self { index: message.header.index, name, mac, up, carrier })
+        Some(Self { index: message.header.index, name, mac, up, cable: Cable { carrier, losses } })
     }
 }
 
@@ -93,12 +107,33 @@ pub(crate) struct Shared {
 /// What a link is at.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Progress {
-    /// No cable.
-    Unplugged,
+    /// No cable. Its address, if it has one, stays until its lease ends: cables come back.
+    Unplugged(Option<Ipv4Addr>),
     /// Asks for an address.
-    Asking,
+    Asking {
+        /// Nobody answered so far.
+        silent: bool,
+    },
     /// Has one.
-    Bound(Lease),
+    Bound {
+        /// What it has.
+        lease: Lease,
+        /// Nobody answered when it was to be renewed.
+        silent: bool,
+    },
+}
+
+impl Progress {
+    /// What a person reads.
+    fn describe(&self, name: &str) -> String {
+        let unanswered = |silent: &bool| if *silent { ", no dhcp server answers" } else { "" };
+        match self {
+            Self::Unplugged(None) => format!("{name} has no cable"),
+            Self::Unplugged(Some(address)) => format!("{name} has no cable, keeps {address}"),
+            Self::Asking { silent } => format!("{name} asks for an address{}", unanswered(silent)),
+            Self::Bound { lease, silent } => format!("{name} has {}{}", lease.address, unanswered(silent)),
+        }
+    }
 }
 
 impl Shared {
@@ -112,20 +147,16 @@ impl Shared {
         let leases: Vec<_> = links
             .values()
             .filter_map(|progress| match progress {
-                Progress::Bound(lease) => Some(lease),
+                Progress::Bound { lease, .. } => Some(lease),
                 _ => None,
             })
             .collect();
         if let Err(error) = resolv::write(Path::new("/etc/resolv.conf"), &leases) {
             tracing::warn!("{error}");
         }
-        let text = links.iter().map(|(name, progress)| match progress {
-            Progress::Unplugged => format!("{name} has no cable"),
-            Progress::Asking => format!("{name} asks for an address"),
-            Progress::Bound(lease) => format!("{name} has {}", lease.address),
-        });
-        let text = text.collect::<Vec<_>>().join(", ");
-        let asking = links.values().any(|progress| *progress == Progress::Asking);
+        let text: Vec<_> = links.iter().map(|(name, progress)| progress.describe(name)).collect();
+        let text = text.join(", ");
+        let asking = links.values().any(|progress| *progress == Progress::Asking { silent: false });
         let address = leases.first().map(|lease| lease.address.to_string());
         self.board.change(|status| {
             status.settled = address.is_some() || !asking;
@@ -172,8 +203,17 @@ pub(crate) async fn run(board: Board, mut looked: watch::Receiver<bool>) -> Resu
 
 /// A link's task, which ends with its owner: after a fault of the whole there must not be two for one link.
 struct Task {
-    link: Link,
+    name: String,
+    cable: watch::Sender<Cable>,
     handle: AbortHandle,
+}
+
+impl Task {
+    fn start(shared: &Shared, link: &Link) -> Self {
+        let (cable, changes) = watch::channel(link.cable);
+        let handle = spawn_local(keeper::keep(shared.clone(), link.clone(), changes)).abort_handle();
+        Self { name: link.name.clone(), cable, handle }
+    }
 }
 
 impl Drop for Task {
@@ -194,15 +234,17 @@ async fn look(shared: &Shared, tasks: &mut BTreeMap<u32, Task>) -> Result<Vec<St
         {
             trouble.push(error.to_string());
         }
-        if !link.carrier {
-            if tasks.remove(&link.index).is_some() {
-                tracing::warn!("{} lost its cable", link.name);
+        match tasks.get(&link.index) {
+            Some(task) if task.name == link.name => {
+                task.cable.send_if_modified(|cable| std::mem::replace(cable, link.cable) != link.cable);
             }
-            shared.note(&link.name, Some(Progress::Unplugged));
-        } else if tasks.get(&link.index).is_none_or(|task| task.link.name != link.name) {
-            shared.note(&link.name, Some(Progress::Asking));
-            let handle = spawn_local(lease::keep(shared.clone(), link.clone())).abort_handle();
-            tasks.insert(link.index, Task { link: link.clone(), handle });
+            _ => {
+                // Its task tells more when it has run; that the link is there is known at once.
+                let asking = Progress::Asking { silent: false };
+                let first = if link.cable.carrier { asking } else { Progress::Unplugged(None) };
+                shared.note(&link.name, Some(first));
+                tasks.insert(link.index, Task::start(shared, link));
+            }
         }
     }
     tasks.retain(|index, _| links.iter().any(|link| link.index == *index));

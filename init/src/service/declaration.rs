@@ -1,14 +1,66 @@
-//! What a service is, as data; and the services of this appliance.
+//! What a service is, as data: the types. The appliance's own services are in [`super::appliance`].
 
 use std::time::Duration;
 
-/// How one knows that a service does its work.
+use super::capability::Capability;
+use super::limits::Limits;
+use super::socket::Socket;
+
+/// A question that a service answers when it works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Probe {
+    /// This port of 127.0.0.1 accepts.
+    Tcp(u16),
+    /// This socket of the file system accepts a stream.
+    Unix(&'static str),
+    /// `GET` of this path on this port of 127.0.0.1 is answered with 200.
+    Http(u16, &'static str),
+    /// This command, with the service's user and limits, ends with 0.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no service of this appliance has such a command"))]
+    Exec(&'static [&'static str]),
+}
+
+/// How one knows that a service has begun to do its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ready {
     /// It says `READY=1` on its `$NOTIFY_SOCKET` (sd_notify(3)).
     Notify,
-    /// This port of 127.0.0.1 accepts.
-    Tcp(u16),
+    /// It answers.
+    Probe(Probe),
+}
+
+/// How one knows that it still does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Health {
+    /// What it is asked.
+    pub probe: Probe,
+    /// Pause between two questions while it answers.
+    pub period: Duration,
+    /// How long an answer may take.
+    pub limit: Duration,
+    /// Failures in a row from which on it counts as not healthy.
+    pub failures: u32,
+    /// Failing in a row for so long is a problem that is said.
+    pub said_after: Duration,
+    /// Failing in a row for so long, it is taken for hung and starts again.
+    pub hung_after: Duration,
+}
+
+/// When a service that ended starts again: at once, then after pauses that double; too often, then rarely.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Restart {
+    /// The pause before the second start in a row.
+    pub first: Duration,
+    /// The longest of the pauses that double.
+    pub longest: Duration,
+    /// One that was ready for so long has recovered.
+    pub stable: Duration,
+    /// More ends than this within `interval`, and it counts as failed.
+    pub limit: usize,
+    /// See `limit`.
+    pub interval: Duration,
+    /// The pause of one that failed.
+    pub slow: Duration,
 }
 
 /// What is killed when a service ends or must end.
@@ -21,15 +73,40 @@ pub(crate) enum Kill {
     Main,
 }
 
-/// What a service's processes may become, by executing others.
+/// What root's rights of a service are cut down to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rights {
     /// Anything: what starts containers must not limit them.
     Any,
-    /// No more than it is (`PR_SET_NO_NEW_PRIVS`): set-id programs and file capabilities give nothing.
-    NoMore,
-    /// That, and no capability can ever be had.
+    /// These capabilities, whoever it is (bounding and ambient set), and never more than it is
+    /// (`PR_SET_NO_NEW_PRIVS`): set-id programs and file capabilities give nothing.
+    Only(&'static [Capability]),
+}
+
+/// What a service sees of the file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sandbox {
+    /// What the machine sees.
     None,
+    /// A mount namespace of its own, in which all is read-only. (`PR_SET_DUMPABLE` would be undone by the exec; cores
+    /// are off by `RLIMIT_CORE`.)
+    Folders {
+        /// Folders that can be written nevertheless; made if they are missing.
+        writable: &'static [&'static str],
+        /// Folders that are empty and closed instead.
+        hidden: &'static [&'static str],
+        /// Whether it has a `/tmp` of its own.
+        private_tmp: bool,
+    },
+}
+
+/// A resource of setrlimit(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Resource {
+    /// Open files.
+    Files,
+    /// Size of a core file.
+    Core,
 }
 
 /// A service.
@@ -41,14 +118,20 @@ pub(crate) struct Declaration {
     pub command: &'static [&'static str],
     /// Additional environment.
     pub environment: &'static [(&'static str, &'static str)],
-    /// User and group id; 0 is root.
+    /// User id; 0 is root.
     pub user: u32,
-    /// Services that must be ready before this one starts.
-    pub after: &'static [&'static str],
-    /// How long it waits for them at most, if it can do without.
-    pub after_limit: Option<Duration>,
+    /// Group id. It is in no other group.
+    pub group: u32,
+    /// Services that must be ready before this one starts. While one of them has failed, this one does not start.
+    pub needs: &'static [&'static str],
+    /// Services that it would like to be ready before, and how long it waits for them.
+    pub wants: (&'static [&'static str], Duration),
     /// How it says that it is ready.
     pub ready: Ready,
+    /// How one knows that it works on.
+    pub health: Option<Health>,
+    /// When it starts again.
+    pub restart: Restart,
     /// How long it may take to be ready. Generous: the slowest board with a worn card is still starting, not broken.
     pub start_limit: Duration,
     /// How long it may take to end after SIGTERM.
@@ -57,110 +140,14 @@ pub(crate) struct Declaration {
     pub kill: Kill,
     /// `oom_score_adj`: the kernel takes a function before any of these.
     pub oom_score: i32,
-    /// Soft and hard limit of open files.
-    pub files: (u64, u64),
-    /// What it may become.
+    /// Resources with soft and hard limit.
+    pub rlimits: &'static [(Resource, u64, u64)],
+    /// Limits of its group.
+    pub limits: Limits,
+    /// What it may do as root, or beyond its user.
     pub rights: Rights,
-    /// Whether it gets journald's sockets handed (sd_listen_fds(3)).
-    pub journal_sockets: bool,
-}
-
-const BASE: Declaration = Declaration {
-    name: "",
-    command: &[],
-    environment: &[],
-    user: 0,
-    after: &[],
-    after_limit: None,
-    ready: Ready::Notify,
-    start_limit: Duration::from_secs(90),
-    stop_limit: Duration::from_secs(5),
-    kill: Kill::Group,
-    oom_score: -500,
-    // Some programs walk all numbers up to the soft limit: keep that one small, they may raise it.
-    files: (1024, 524_288),
-    rights: Rights::Any,
-    journal_sockets: false,
-};
-
-/// Name of the journal service.
-pub(crate) const JOURNALD: &str = "journald";
-/// Name of the one that answers for the appliance's health.
-pub(crate) const GATEWAY: &str = "gateway";
-
-/// The services, in the order of starting. None needs another one to be there first: journald's sockets are bound
-/// before it is, and everyone else's client tries again.
-pub(crate) const SERVICES: [Declaration; 5] = [
-    Declaration {
-        name: JOURNALD,
-        command: &["/usr/lib/systemd/systemd-journald"],
-        // Lines wait in its sockets; containerd is what a function waits for, and gets the processor first.
-        after: &["containerd"],
-        after_limit: Some(Duration::from_secs(5)),
-        oom_score: -250,
-        stop_limit: Duration::from_secs(3),
-        journal_sockets: true,
-        ..BASE
-    },
-    Declaration {
-        name: "containerd",
-        command: &["/usr/bin/containerd", "--config", "/etc/containerd/config.toml"],
-        kill: Kill::Main,
-        oom_score: -999,
-        files: (524_288, 524_288),
-        ..BASE
-    },
-    Declaration {
-        name: "nats",
-        command: &["/usr/sbin/nats-server", "-a", "127.0.0.1", "-p", "4222", "-js", "-sd", "/var/lib/nats"],
-        user: 900,
-        rights: Rights::None,
-        ready: Ready::Tcp(4222),
-        files: (65_536, 524_288),
-        ..BASE
-    },
-    Declaration { name: "log", command: &["/usr/bin/stack", "log"], rights: Rights::NoMore, ..BASE },
-    Declaration {
-        name: GATEWAY,
-        command: &[
-            "/usr/bin/stack",
-            "gateway",
-            "--listen",
-            "0.0.0.0:8080",
-            "--config",
-            "/run/bothy/bothy.toml",
-            "--credentials",
-            "/run/bothy/secrets",
-            // Shorter than the limit of the stop: what is left then still gets an answer.
-            "--drain",
-            "3s",
-        ],
-        files: (65_536, 524_288),
-        // nft, which it runs, is root's already.
-        rights: Rights::NoMore,
-        ..BASE
-    },
-];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hard_dependencies_are_earlier_services() {
-        let mut earlier = Vec::new();
-        for service in SERVICES {
-            let known = |name| earlier.contains(name) || service.after_limit.is_some();
-            assert!(service.after.iter().all(known), "{}", service.name);
-            assert!(service.command[0].starts_with("/usr/"));
-            earlier.push(service.name);
-        }
-        assert_eq!(earlier, ["journald", "containerd", "nats", "log", "gateway"]);
-    }
-
-    #[test]
-    fn containerd_is_never_killed_as_a_group() {
-        let killed: Vec<_> = SERVICES.iter().filter(|s| s.kill == Kill::Main).map(|s| s.name).collect();
-        assert_eq!(killed, ["containerd"]);
-    }
+    /// What it sees.
+    pub sandbox: Sandbox,
+    /// Sockets that are bound for it and kept while it is away (sd_listen_fds(3)).
+    pub sockets: &'static [Socket],
 }

@@ -1,19 +1,29 @@
-//! Services: a declaration each, a process in a control group of its own, readiness, restart, stop.
+//! Services: a declaration each, a process in a control group of its own, readiness, health, restart, stop.
 
-mod backoff;
+mod appliance;
+mod capability;
 mod declaration;
+mod health;
 mod journal;
+mod ledger;
 mod leftover;
+mod limits;
+mod probe;
 mod ready;
 mod record;
+mod restart;
 mod runner;
+mod sandbox;
+mod setup;
+mod socket;
 mod spawn;
 mod store;
 mod watch;
 
-pub(crate) use declaration::{Declaration, GATEWAY, JOURNALD, SERVICES};
-pub(crate) use journal::JournalSockets;
+pub(crate) use appliance::{JOURNALD, SERVICES};
+pub(crate) use declaration::Declaration;
 pub(crate) use record::is_adoptable;
 pub(crate) use runner::{Place, Runner};
 pub(crate) use spawn::exec_with_sockets;
-pub(crate) use watch::Reaped;
+pub(crate) use store::Store;
+pub(crate) use watch::{Reaped, Watched};

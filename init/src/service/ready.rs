@@ -3,56 +3,79 @@
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram as StdDatagram;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tokio::io::Interest;
-use tokio::net::{TcpStream, UnixDatagram};
+use tokio::net::UnixDatagram;
 
-use super::declaration::Ready;
-use super::store::Store;
+use super::declaration::{Probe, Ready};
+use super::probe::Asked;
+use super::store::{NOTIFY, Store, Wish, wish};
 
-/// Pause between two tries of a port.
+/// Pause between two questions; a command costs a process each time.
 const AGAIN: Duration = Duration::from_millis(50);
+const COMMAND_AGAIN: Duration = Duration::from_millis(500);
+/// How long one answer may take.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// A service's readiness, set up before its process starts.
 #[derive(Debug)]
-pub(crate) struct Probe {
+pub(super) struct Readiness {
+    service: &'static str,
     ready: Ready,
     notify: Option<(UnixDatagram, PathBuf)>,
-    stored: Rc<Store>,
+    store: Store,
 }
 
-impl Probe {
-    /// Makes what is needed; the notify socket lies at `path`, and what the service wants back goes to `stored`.
-    pub(crate) fn new(ready: Ready, path: &Path, stored: Rc<Store>) -> io::Result<Self> {
+impl Readiness {
+    /// For a service's new process; the notify socket lies at `path`. It is a new one, so that nothing in it is of
+    /// the process before, and it is kept: what is sent while no supervisor lives waits in it.
+    pub(super) fn fresh(service: &'static str, ready: Ready, path: &Path, store: Store) -> io::Result<Self> {
         let notify = match ready {
             Ready::Notify => {
                 if let Some(folder) = path.parent() {
                     std::fs::create_dir_all(folder)?;
                 }
                 let _ = std::fs::remove_file(path);
-                Some((UnixDatagram::bind(path)?, path.to_owned()))
+                store.forget(service, NOTIFY);
+                let socket = UnixDatagram::bind(path)?;
+                let copy = socket.into_std()?;
+                store.keep(service, NOTIFY, copy.try_clone()?.into());
+                Some((UnixDatagram::from_std(copy)?, path.to_owned()))
             }
-            Ready::Tcp(_) => None,
+            Ready::Probe(_) => None,
         };
-        Ok(Self { ready, notify, stored })
+        Ok(Self { service, ready, notify, store })
+    }
+
+    /// For a process that an earlier supervisor started; `None`: its notify socket went with that one.
+    pub(super) fn adopted(service: &'static str, ready: Ready, path: &Path, store: Store) -> Option<Self> {
+        let notify = match ready {
+            Ready::Notify => {
+                let socket = StdDatagram::from(store.named(service, NOTIFY)?);
+                Some((UnixDatagram::from_std(socket).ok()?, path.to_owned()))
+            }
+            Ready::Probe(_) => None,
+        };
+        Some(Self { service, ready, notify, store })
     }
 
     /// The value of `$NOTIFY_SOCKET`.
-    pub(crate) fn socket(&self) -> Option<&Path> {
+    pub(super) fn socket(&self) -> Option<&Path> {
         self.notify.as_ref().map(|(_, path)| path.as_path())
     }
 
     /// Waits until the service is ready.
-    pub(crate) async fn wait(&self) {
+    pub(super) async fn wait(&self, asked: &Asked<'_>) {
         match (&self.notify, self.ready) {
-            (Some((socket, _)), _) => while !next(socket, &self.stored).await {},
-            (None, Ready::Tcp(port)) => {
-                while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-                    tokio::time::sleep(AGAIN).await;
+            (Some((socket, _)), _) => while !self.next(socket).await {},
+            (None, Ready::Probe(probe)) => {
+                let pause = if matches!(probe, Probe::Exec(_)) { COMMAND_AGAIN } else { AGAIN };
+                while asked.ask(probe, LIMIT).await.is_err() {
+                    tokio::time::sleep(pause).await;
                 }
             }
             (None, Ready::Notify) => std::future::pending().await,
@@ -60,30 +83,30 @@ impl Probe {
     }
 
     /// Takes messages that nobody needs any more, so that the sender does not wait for room. Never ends.
-    pub(crate) async fn drain(&self) {
+    pub(super) async fn drain(&self) {
         match &self.notify {
             Some((socket, _)) => loop {
-                next(socket, &self.stored).await;
+                self.next(socket).await;
             },
             None => std::future::pending().await,
         }
     }
-}
 
-/// Takes one message; whether it says ready.
-async fn next(socket: &UnixDatagram, stored: &Store) -> bool {
-    match socket.async_io(Interest::READABLE, || receive(socket)).await {
-        Ok((bytes, descriptors)) => {
-            let says = |word: &[u8]| bytes.split(|byte| *byte == b'\n').any(|line| line == word);
-            if says(b"FDSTORE=1") {
-                stored.keep(descriptors);
-            }
-            says(b"READY=1")
-        }
-        Err(_) => {
+    /// Takes one message, and does what it says about descriptors; whether it says ready.
+    async fn next(&self, socket: &UnixDatagram) -> bool {
+        let Ok((bytes, descriptors)) = socket.async_io(Interest::READABLE, || receive(socket)).await else {
             tokio::time::sleep(AGAIN).await;
-            false
+            return false;
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        match wish(&text) {
+            Some(Wish::Keep(name)) => {
+                descriptors.into_iter().for_each(|fd| self.store.keep(self.service, name, fd));
+            }
+            Some(Wish::Forget(name)) => self.store.forget(self.service, name),
+            None => {}
         }
+        text.lines().any(|line| line == "READY=1")
     }
 }
 
@@ -106,18 +129,40 @@ fn receive(socket: &UnixDatagram) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::{Reaped, SERVICES};
+
+    async fn wait(readiness: &Readiness) {
+        let (reaped, journal) = (Reaped::default(), Path::new("/nonexistent"));
+        readiness.wait(&Asked { declaration: &SERVICES[0], group: None, journal, reaped: &reaped }).await;
+    }
 
     #[tokio::test(flavor = "current_thread")]
     async fn notify_waits_for_ready() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify/x");
-        let probe = Probe::new(Ready::Notify, &path, Rc::default()).unwrap();
+        let probe = Readiness::fresh("x", Ready::Notify, &path, Store::default()).unwrap();
         assert_eq!(probe.socket(), Some(path.as_path()));
         let sender = std::os::unix::net::UnixDatagram::unbound().unwrap();
         sender.send_to(b"STATUS=loading\nNOTREADY=1", &path).unwrap();
-        assert!(tokio::time::timeout(Duration::from_millis(50), probe.wait()).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_millis(50), wait(&probe)).await.is_err());
         sender.send_to(b"READY=1\nSTATUS=serving", &path).unwrap();
-        probe.wait().await;
+        wait(&probe).await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_word_waits_for_the_next_supervisor() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify/x");
+        let store = Store::default();
+        assert!(Readiness::adopted("x", Ready::Notify, &path, store.clone()).is_none());
+        drop(Readiness::fresh("x", Ready::Notify, &path, store.clone()).unwrap());
+        let sender = std::os::unix::net::UnixDatagram::unbound().unwrap();
+        sender.send_to(b"READY=1", &path).unwrap();
+        wait(&Readiness::adopted("x", Ready::Notify, &path, store.clone()).unwrap()).await;
+        // The word of a process that is gone is not its successor's.
+        sender.send_to(b"READY=1", &path).unwrap();
+        let probe = Readiness::fresh("x", Ready::Notify, &path, store).unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(50), wait(&probe)).await.is_err());
     }
 
     #[tokio::test(flavor = "current_thread")]
@@ -129,8 +174,8 @@ mod tests {
 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify/journald");
-        let stored = Rc::new(Store::default());
-        let probe = Probe::new(Ready::Notify, &path, stored.clone()).unwrap();
+        let store = Store::default();
+        let probe = Readiness::fresh("journald", Ready::Notify, &path, store.clone()).unwrap();
         let sender = std::os::unix::net::UnixDatagram::unbound().unwrap();
         sender.connect(&path).unwrap();
         let (stream, mut other) = std::os::unix::net::UnixStream::pair().unwrap();
@@ -144,30 +189,35 @@ mod tests {
         send(b"FDSTORE=1\nFDNAME=stream");
         send(b"STATUS=descriptors for nothing");
         sender.send(b"READY=1").unwrap();
-        probe.wait().await;
-        assert_eq!(stored.numbers().len(), 1);
+        wait(&probe).await;
+        let names: Vec<_> = store.handed("journald").into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["stream"]);
         // The service's own copy goes with it; the stream lives on.
         drop(stream);
         other.write_all(b"last words").unwrap();
         drop(other);
-        let copy = format!("/proc/self/fd/{}", stored.numbers()[0]);
-        assert!(std::fs::read_link(copy).unwrap().to_string_lossy().starts_with("socket:"));
-        // SAFETY: the store keeps it open meanwhile.
-        let kept = unsafe { std::os::fd::BorrowedFd::borrow_raw(stored.numbers()[0]) };
+        let kept = store.named("journald", "stream").unwrap();
         let mut text = String::new();
-        std::os::unix::net::UnixStream::from(kept.try_clone_to_owned().unwrap())
-            .read_to_string(&mut text)
-            .unwrap();
+        std::os::unix::net::UnixStream::from(kept).read_to_string(&mut text).unwrap();
         assert_eq!(text, "last words");
+        sender.send(b"FDSTOREREMOVE=1\nFDNAME=stream\nREADY=1").unwrap();
+        wait(&probe).await;
+        assert!(store.handed("journald").is_empty());
     }
 
     #[tokio::test(flavor = "current_thread")]
     async fn tcp_waits_for_the_port() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let probe = Probe::new(Ready::Tcp(port), Path::new("/nonexistent"), Rc::default()).unwrap();
-        probe.wait().await;
+        let probe = Readiness::fresh(
+            "x",
+            Ready::Probe(Probe::Tcp(port)),
+            Path::new("/nonexistent"),
+            Store::default(),
+        )
+        .unwrap();
+        wait(&probe).await;
         drop(listener);
-        assert!(tokio::time::timeout(Duration::from_millis(120), probe.wait()).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_millis(120), wait(&probe)).await.is_err());
     }
 }

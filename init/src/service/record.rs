@@ -1,22 +1,24 @@
-//! What an adopting supervisor must know of a running service: one small file each, as long as the service runs.
+//! What an adopting supervisor must know of a service: one small file each, as long as the service is wanted.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::restart::Ends;
+use crate::board::{Service, State};
 use crate::error::Result;
 use crate::file;
 use crate::process::Identity;
 
-/// A running service.
+/// A service, as it was.
 #[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub(super) struct Record {
-    /// Its main process.
-    pub who: Identity,
-    /// Whether it was ready.
-    pub ready: bool,
-    /// How often it had started again.
-    pub restarts: u32,
+    /// Its main process, if there was one.
+    pub who: Option<Identity>,
+    /// What was shown of it, its history included.
+    pub service: Service,
+    /// What its restarts depend on.
+    pub ends: Ends,
 }
 
 impl Record {
@@ -31,7 +33,12 @@ impl Record {
         if let Some(folder) = path.parent() {
             file::make_dir(folder, 0o755)?;
         }
-        file::replace(&path, &serde_json::to_vec(self).unwrap_or_default(), 0o644)
+        file::replace(&path, &serde_json::to_vec(self).unwrap_or_default(), 0o600)
+    }
+
+    /// Whether it was ready.
+    pub(super) fn was_ready(&self) -> bool {
+        self.service.state == State::Ready
     }
 }
 
@@ -42,7 +49,7 @@ pub(super) fn remove(run: &Path, name: &str) {
 
 /// Whether an earlier supervisor's service of this name still runs.
 pub(crate) fn is_adoptable(run: &Path, name: &str) -> bool {
-    Record::read(run, name).is_some_and(|record| record.who.is_alive())
+    Record::read(run, name).and_then(|record| record.who).is_some_and(Identity::is_alive)
 }
 
 fn path(run: &Path, name: &str) -> PathBuf {
@@ -58,13 +65,15 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         let who = Identity::of(std::process::id() as i32).unwrap();
         assert!(!is_adoptable(run.path(), "x"));
-        let record = Record { who, ready: true, restarts: 2 };
-        record.write(run.path(), "x").unwrap();
-        assert_eq!(Record::read(run.path(), "x"), Some(record));
-        assert!(is_adoptable(run.path(), "x"));
-        let other = Identity { started: who.started + 1, ..who };
-        Record { who: other, ready: true, restarts: 0 }.write(run.path(), "x").unwrap();
-        assert!(!is_adoptable(run.path(), "x"));
+        let write = |who| {
+            let record = Record { who, service: Service::default(), ends: Ends::default() };
+            record.write(run.path(), "x").unwrap();
+            assert_eq!(Record::read(run.path(), "x"), Some(record));
+            is_adoptable(run.path(), "x")
+        };
+        assert!(write(Some(who)));
+        assert!(!write(Some(Identity { started: who.started + 1, ..who })));
+        assert!(!write(None));
         remove(run.path(), "x");
         assert_eq!(Record::read(run.path(), "x"), None);
     }

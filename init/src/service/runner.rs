@@ -1,26 +1,23 @@
 //! One service's life: wait, start, ready, end, again; and its stop.
 
-use std::cell::RefCell;
-use std::os::fd::RawFd;
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::rand::{GetRandomFlags, getrandom};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
-use super::backoff::Backoff;
-use super::declaration::{Kill, Ready};
-use super::ready::Probe;
-use super::record::{self, Record};
+use super::declaration::Kill;
+use super::ledger::Ledger;
+use super::probe::Asked;
+use super::ready::Readiness;
+use super::record::Record;
 use super::store::Store;
 use super::watch::{Reaped, Watched};
-use super::{Declaration, JournalSockets};
-use super::{leftover, spawn};
-use crate::board::{Board, State};
+use super::{Declaration, health, leftover, restart, spawn};
+use crate::board::Board;
 use crate::cgroup::{self, Group};
-use crate::process::{Exit, Identity};
+use crate::process::Exit;
 
 /// Longest wait for a group to be empty after it was killed.
 const KILL_LIMIT: Duration = Duration::from_secs(3);
@@ -46,12 +43,15 @@ pub(crate) struct Runner {
     pub board: Board,
     /// Ends of adopted processes.
     pub reaped: Reaped,
-    /// Journald's sockets, for the service that gets them. Bound here where an earlier supervisor's went with it.
-    pub sockets: RefCell<Option<Rc<JournalSockets>>>,
-    /// Descriptors that it gets back at its next start; journald's alone.
-    pub stored: Rc<Store>,
-    /// Told when it is ready, lives and does not work: it starts again.
-    pub unwell: Rc<Notify>,
+    /// What outlives its processes: sockets, and what it wants back.
+    pub store: Store,
+}
+
+/// A process, new or one that an earlier supervisor started.
+struct Running {
+    process: Watched,
+    readiness: Readiness,
+    ready: bool,
 }
 
 /// How a process's time ended.
@@ -63,103 +63,130 @@ enum Turn {
 impl Runner {
     /// Runs it until `stop` says otherwise; then stops it and ends.
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
-        let name = self.declaration.name;
-        let mut backoff = Backoff::default();
-        let mut adopted = self.adopt().await;
-        self.board.service(name, |service| service.state = State::Waiting);
+        let declaration = &self.declaration;
+        let checked = declaration.health.is_some();
+        let ledger = Ledger::new(declaration.name, checked, self.board.clone(), self.place.run.clone());
+        let mut adopted = self.adopt(&ledger).await;
         loop {
             if adopted.is_none() {
                 tokio::select! {
-                    () = self.wait_for_others() => {}
+                    () = self.wait_for_others(&ledger) => {}
                     () = asked(&mut stop) => break,
                 }
             }
+            // An adopted one has lived before.
+            let age = adopted.as_ref().map_or(Duration::ZERO, |running| running.process.who.age());
             let started = Instant::now();
-            let error = match self.live(adopted.take(), &mut stop).await {
+            let reason = match self.live(&ledger, adopted.take(), &mut stop).await {
                 Turn::Asked => break,
-                Turn::Ended(error) => error,
+                Turn::Ended(reason) => reason,
             };
-            tracing::warn!("{name} {error}");
-            self.board.service(name, |service| {
-                (service.state, service.pid, service.last_error) = (State::Failed, None, Some(error));
-            });
+            let lived = age + started.elapsed();
             let mut random = [0];
             let _ = getrandom(&mut random, GetRandomFlags::empty());
             let [random] = random;
+            let verdict = ledger.ended(&reason, lived, |ends| {
+                ends.count(&declaration.restart, lived, restart::uptime(), random)
+            });
             tokio::select! {
-                () = tokio::time::sleep(backoff.pause(started.elapsed(), random)) => {}
+                () = tokio::time::sleep(verdict.pause) => {}
                 () = asked(&mut stop) => break,
             }
-            self.board.service(name, |service| service.restarts += 1);
+            ledger.again();
         }
-        record::remove(&self.place.run, name);
-        self.board.service(name, |service| (service.state, service.pid) = (State::Stopped, None));
+        self.store.forget_all(declaration.name);
+        ledger.stopped();
     }
 
-    /// Waits for what must be ready before, as long as it matters.
-    async fn wait_for_others(&self) {
-        let ready = self.board.until(|s| self.declaration.after.iter().all(|name| s.is_ready(name)));
-        match self.declaration.after_limit {
-            Some(limit) => {
+    /// Waits for those that it needs, as long as it takes; and for a while for those that it wants.
+    async fn wait_for_others(&self, ledger: &Ledger) {
+        let (wants, limit) = self.declaration.wants;
+        let wanted = async {
+            if !wants.is_empty() {
+                let ready = self.board.until(|s| wants.iter().all(|name| s.is_ready(name)));
                 let _ = tokio::time::timeout(limit, ready).await;
             }
-            None => ready.await,
-        }
+        };
+        let needed = async {
+            let needs = self.declaration.needs;
+            let mut changes = self.board.changes();
+            loop {
+                changes.borrow_and_update();
+                let status = self.board.status();
+                if needs.iter().all(|name| status.is_ready(name)) {
+                    return;
+                }
+                match needs.iter().find(|name| status.is_lost(name)) {
+                    Some(lost) => ledger.blocked(lost),
+                    None => ledger.waits(),
+                }
+                // The sender lives as long as the board.
+                let _ = changes.changed().await;
+            }
+        };
+        tokio::join!(wanted, needed);
     }
 
     /// One process from start to end.
-    async fn live(&self, adopted: Option<(Watched, bool)>, stop: &mut watch::Receiver<bool>) -> Turn {
-        let name = self.declaration.name;
-        let socket = self.place.run.join("notify").join(name);
-        let probe = match Probe::new(self.declaration.ready, &socket, self.stored.clone()) {
-            Ok(probe) => probe,
-            Err(error) => return Turn::Ended(format!("has no notify socket: {error}")),
-        };
-        let (process, was_ready) = match adopted {
-            Some(found) => found,
-            None => match self.start(&probe) {
-                Ok(process) => (process, false),
+    async fn live(
+        &self,
+        ledger: &Ledger,
+        adopted: Option<Running>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Turn {
+        let declaration = &self.declaration;
+        let running = match adopted {
+            Some(running) => running,
+            None => match self.start() {
+                Ok(running) => running,
                 Err(error) => {
                     self.end_leftovers().await;
                     return Turn::Ended(format!("did not start: {error}"));
                 }
             },
         };
-        self.board.service(name, |service| {
-            (service.state, service.pid) = (State::Starting, Some(process.who.pid));
-        });
-        self.note(process.who, was_ready);
-        let ready = async {
-            if !was_ready {
-                tokio::time::timeout(self.declaration.start_limit, probe.wait()).await
-            } else {
-                Ok(())
+        let Running { process, readiness, ready: was_ready } = running;
+        let asks =
+            Asked { declaration, group: self.group(), journal: &self.place.journal, reaped: &self.reaped };
+        ledger.starts(process.who);
+        if !was_ready {
+            let limit = declaration.start_limit;
+            tokio::select! {
+                exit = process.wait() => return self.ended(exit).await,
+                () = asked(stop) => {
+                    self.stop(ledger, &process, "").await;
+                    return Turn::Asked;
+                }
+                in_time = tokio::time::timeout(limit, readiness.wait(&asks)) => if in_time.is_err() {
+                    let why = format!("was not ready within {} s", limit.as_secs());
+                    self.stop(ledger, &process, &why).await;
+                    return Turn::Ended(why);
+                },
+            }
+        }
+        ledger.ready();
+        let unwell = async {
+            match &declaration.health {
+                Some(health) => health::watch(health, &asks, ledger).await,
+                None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            exit = process.wait() => return self.ended(exit).await,
-            () = asked(stop) => {
-                self.stop(&process).await;
-                return Turn::Asked;
-            }
-            in_time = ready => if in_time.is_err() {
-                self.stop(&process).await;
-                return Turn::Ended(format!("was not ready within {} s", self.declaration.start_limit.as_secs()));
-            },
-        }
-        self.board.service(name, |service| service.state = State::Ready);
-        self.note(process.who, true);
+        let recovers = async {
+            tokio::time::sleep(declaration.restart.stable).await;
+            ledger.recovered();
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
             exit = process.wait() => self.ended(exit).await,
             () = asked(stop) => {
-                self.stop(&process).await;
+                self.stop(ledger, &process, "").await;
                 Turn::Asked
             }
-            () = self.unwell.notified() => {
-                self.stop(&process).await;
-                Turn::Ended("ran and did not answer".to_owned())
+            why = unwell => {
+                self.stop(ledger, &process, &why).await;
+                Turn::Ended(why)
             }
-            () = probe.drain() => Turn::Asked,
+            () = async { tokio::join!(readiness.drain(), recovers); } => Turn::Asked,
         }
     }
 
@@ -168,30 +195,36 @@ impl Runner {
         self.place.groups.map(|above| Group::at(&format!("{above}/{}", self.declaration.name)))
     }
 
-    fn start(&self, probe: &Probe) -> Result<Watched, String> {
+    /// Where its word of readiness goes.
+    fn notify_path(&self) -> PathBuf {
+        self.place.run.join("notify").join(self.declaration.name)
+    }
+
+    fn start(&self) -> Result<Running, String> {
+        let declaration = &self.declaration;
+        let name = declaration.name;
+        let readiness = Readiness::fresh(name, declaration.ready, &self.notify_path(), self.store.clone());
+        let readiness = readiness.map_err(|error| format!("make its notify socket: {error}"))?;
         let group = self.group();
         if let Some(group) = &group {
             group.make().map_err(|error| error.to_string())?;
+            let unknown = declaration.limits.apply(group, cgroup::memory_total());
+            if !unknown.is_empty() {
+                tracing::warn!("{name} runs without {}: the kernel does not take them", unknown.join(", "));
+            }
         }
-        let mut held = self.sockets.borrow_mut();
-        if self.declaration.journal_sockets && held.is_none() {
-            let bound = JournalSockets::bind(&self.place.journal).map_err(|error| error.to_string())?;
-            *held = Some(Rc::new(bound));
-        }
-        let mut sockets: Vec<RawFd> = held.iter().flat_map(|sockets| sockets.numbers()).collect();
-        if self.declaration.journal_sockets {
-            sockets.extend(self.stored.numbers());
-        }
-        let who =
-            spawn::spawn(&self.declaration, group.as_ref(), probe.socket(), &sockets, &self.place.journal)
-                .map_err(|error| error.to_string())?;
-        Watched::new(who, &self.reaped).map_err(|error| {
+        self.store.bind(name, declaration.sockets).map_err(|error| error.to_string())?;
+        let handed = self.store.handed(name);
+        let who = spawn::spawn(declaration, group.as_ref(), readiness.socket(), &handed, &self.place.journal)
+            .map_err(|error| error.to_string())?;
+        let process = Watched::new(who, &self.reaped).map_err(|error| {
             // Our child, unreaped: the pid is its own. Nobody would see it end.
             if let Some(pid) = Pid::from_raw(who.pid) {
                 let _ = kill_process(pid, Signal::KILL);
             }
             format!("watch process {}: {error}", who.pid)
-        })
+        })?;
+        Ok(Running { process, readiness, ready: false })
     }
 
     /// Cleans up behind a process that ended by itself.
@@ -201,8 +234,8 @@ impl Runner {
     }
 
     /// SIGTERM, a limit, SIGKILL; then the rest of its group.
-    async fn stop(&self, process: &Watched) {
-        self.board.service(self.declaration.name, |service| service.state = State::Stopping);
+    async fn stop(&self, ledger: &Ledger, process: &Watched, why: &str) {
+        ledger.stops(why);
         process.signal(Signal::TERM);
         let ended = tokio::time::timeout(self.declaration.stop_limit, process.wait()).await;
         if ended.is_err() {
@@ -228,40 +261,50 @@ impl Runner {
         }
     }
 
-    /// Writes what a later supervisor needs to take over.
-    fn note(&self, who: Identity, ready: bool) {
-        let name = self.declaration.name;
-        let restarts = self.board.status().services.iter().find(|s| s.name == name).map(|s| s.restarts);
-        let record = Record { who, ready, restarts: restarts.unwrap_or(0) };
-        if let Err(error) = record.write(&self.place.run, name) {
-            tracing::warn!("{name} cannot be adopted later: {error}");
-        }
-    }
-
     /// Takes over what an earlier supervisor started: same pid, same start time, in its group. Anything else in the
     /// group is nobody's and ends.
-    async fn adopt(&self) -> Option<(Watched, bool)> {
+    async fn adopt(&self, ledger: &Ledger) -> Option<Running> {
         let name = self.declaration.name;
-        let found = Record::read(&self.place.run, name).and_then(|record| {
-            let in_group = self.place.groups.is_none_or(|above| {
-                cgroup::of_process(record.who.pid).is_some_and(|at| at == format!("{above}/{name}"))
-            });
-            let process = Watched::new(record.who, &self.reaped).ok().filter(|_| in_group)?;
-            Some((process, record))
-        });
-        let Some((process, record)) = found else {
+        let Some(record) = Record::read(&self.place.run, name) else {
+            ledger.waits();
             self.end_leftovers().await;
             return None;
         };
-        self.board.service(name, |service| service.restarts = record.restarts);
-        if !record.ready && self.declaration.ready == Ready::Notify {
-            // It says so once, and may have said it to a supervisor that was no more: this one would wait in vain.
-            tracing::info!("{name} starts again: nobody knows whether process {} is ready", record.who.pid);
-            self.stop(&process).await;
+        let (who, was_ready) = (record.who, record.was_ready());
+        // Its history goes on, whether it lives or not.
+        ledger.inherit(record);
+        let process = who.and_then(|who| {
+            let in_group = self.place.groups.is_none_or(|above| {
+                cgroup::of_process(who.pid).is_some_and(|at| at == format!("{above}/{name}"))
+            });
+            Watched::new(who, &self.reaped).ok().filter(|_| in_group)
+        });
+        let Some(process) = process else {
+            self.end_leftovers().await;
             return None;
+        };
+        let pid = process.who.pid;
+        let ready = self.declaration.ready;
+        let readiness = match Readiness::adopted(name, ready, &self.notify_path(), self.store.clone()) {
+            Some(readiness) => Ok(readiness),
+            // Its word has been heard; what else it says is lost.
+            None if was_ready => Readiness::fresh(name, ready, &self.notify_path(), self.store.clone()),
+            // It says so once, and may have said it to a supervisor that was no more.
+            None => Err(std::io::Error::other("nobody knows whether it is ready")),
+        };
+        match readiness {
+            Ok(readiness) => {
+                tracing::info!("{name} goes on as process {pid}");
+                Some(Running { process, readiness, ready: was_ready })
+            }
+            Err(error) => {
+                tracing::warn!("{name} starts again instead of process {pid}: {error}");
+                ledger.starts(process.who);
+                self.stop(ledger, &process, "").await;
+                ledger.waits();
+                None
+            }
         }
-        tracing::info!("{name} goes on as process {}", record.who.pid);
-        Some((process, record.ready))
     }
 }
 

@@ -8,26 +8,31 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::Declaration;
+use super::capability::Set;
 use super::declaration::Rights;
 use super::journal;
+use super::sandbox::View;
+use super::setup::Setup;
+use super::{Declaration, JOURNALD};
 use crate::cgroup::Group;
 use crate::error::{Error, Result};
 use crate::process::Identity;
 
 /// Argument with which this program takes sockets and becomes another one.
 pub(crate) const EXEC_WITH_SOCKETS: &str = "exec-with-sockets";
-/// The sockets' numbers, separated by commas.
+/// The sockets' numbers, separated by commas; their names are in [`NAMES_VARIABLE`].
 const SOCKETS_VARIABLE: &str = "BOTHY_SOCKETS";
+/// Their names, separated by colons: sd_listen_fds_with_names(3).
+const NAMES_VARIABLE: &str = "LISTEN_FDNAMES";
 /// First descriptor of sd_listen_fds(3).
 const LISTEN_FDS_START: RawFd = 3;
 
-/// Starts the process. `sockets` are journald's, for the service that wants them.
+/// Starts the process. `sockets` are what it gets by name and number (sd_listen_fds(3)).
 pub(crate) fn spawn(
     declaration: &Declaration,
     group: Option<&Group>,
     notify: Option<&Path>,
-    sockets: &[RawFd],
+    sockets: &[(String, RawFd)],
     journal_folder: &Path,
 ) -> Result<Identity> {
     let program = declaration.command.first().copied().unwrap_or_default();
@@ -37,8 +42,9 @@ pub(crate) fn spawn(
     } else {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("init").arg(EXEC_WITH_SOCKETS).arg(program);
-        let numbers: Vec<_> = sockets.iter().map(ToString::to_string).collect();
-        command.env(SOCKETS_VARIABLE, numbers.join(","));
+        let numbers: Vec<_> = sockets.iter().map(|(_, number)| number.to_string()).collect();
+        let names: Vec<_> = sockets.iter().map(|(name, _)| name.as_str()).collect();
+        command.env(SOCKETS_VARIABLE, numbers.join(",")).env(NAMES_VARIABLE, names.join(":"));
         command
     };
     let keep: Vec<_> = command.get_envs().map(|(k, v)| (k.to_owned(), v.map(ToOwned::to_owned))).collect();
@@ -53,11 +59,16 @@ pub(crate) fn spawn(
     let join = group.map(Group::joiner).transpose()?;
     let setup = Setup {
         join: join.as_ref().map(AsRawFd::as_raw_fd),
-        sockets: sockets.to_vec(),
+        sockets: sockets.iter().map(|(_, number)| *number).collect(),
         oom: CString::new(declaration.oom_score.to_string()).unwrap_or_default(),
-        files: libc::rlimit { rlim_cur: declaration.files.0, rlim_max: declaration.files.1 },
+        rlimits: declaration.rlimits,
         user: declaration.user,
-        rights: declaration.rights,
+        group: declaration.group,
+        keep: match declaration.rights {
+            Rights::Any => None,
+            Rights::Only(list) => Some(Set::of(list)),
+        },
+        view: View::of(&declaration.sandbox),
     };
     // SAFETY: `Setup::apply` makes system calls only, and allocates nothing.
     unsafe { command.pre_exec(move || setup.apply()) };
@@ -68,7 +79,7 @@ pub(crate) fn spawn(
 
 /// Standard output and error: the journal; the kernel's log for journald itself, or where there is no journal.
 fn outputs(declaration: &Declaration, folder: &Path) -> io::Result<(Stdio, Stdio)> {
-    let stream = if declaration.journal_sockets { None } else { journal::stream(folder, declaration.name) };
+    let stream = if declaration.name == JOURNALD { None } else { journal::stream(folder, declaration.name) };
     let fd = match stream {
         Some(fd) => fd,
         None => match OpenOptions::new().write(true).open("/dev/kmsg") {
@@ -77,59 +88,6 @@ fn outputs(declaration: &Declaration, folder: &Path) -> io::Result<(Stdio, Stdio
         },
     };
     Ok((Stdio::from(fd.try_clone()?), Stdio::from(fd)))
-}
-
-/// What the new process does between fork and exec.
-struct Setup {
-    join: Option<RawFd>,
-    sockets: Vec<RawFd>,
-    oom: CString,
-    files: libc::rlimit,
-    user: u32,
-    rights: Rights,
-}
-
-impl Setup {
-    /// System calls only: the parent may have had threads that hold locks (signal-safety(7)).
-    fn apply(&self) -> io::Result<()> {
-        let check = |done: i32| if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
-        // SAFETY: all pointers are to live memory of the right size.
-        unsafe {
-            if let Some(fd) = self.join {
-                check(libc::write(fd, c"0".as_ptr().cast(), 1) as i32)?;
-            }
-            let mut none: libc::sigset_t = std::mem::zeroed();
-            libc::sigemptyset(&raw mut none);
-            check(libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()))?;
-            libc::umask(0o022);
-            check(libc::setsid())?;
-            check(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const self.files))?;
-            let fd = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-            if fd >= 0 {
-                libc::write(fd, self.oom.as_ptr().cast(), self.oom.count_bytes());
-                libc::close(fd);
-            }
-            for fd in &self.sockets {
-                check(libc::fcntl(*fd, libc::F_SETFD, 0))?;
-            }
-            if self.rights == Rights::None {
-                // Until the kernel says that it knows no such number.
-                let mut capability: libc::c_ulong = 0;
-                while libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) == 0 {
-                    capability += 1;
-                }
-            }
-            if self.rights != Rights::Any {
-                check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
-            }
-            if self.user != 0 {
-                check(libc::setgroups(0, std::ptr::null()))?;
-                check(libc::setgid(self.user))?;
-                check(libc::setuid(self.user))?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// `init exec-with-sockets PROGRAM ARGUMENT…`: puts the sockets where sd_listen_fds(3) wants them and becomes the

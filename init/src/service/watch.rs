@@ -81,6 +81,21 @@ impl Watched {
         let _ = pidfd_send_signal(self.pidfd.get_ref(), signal);
     }
 
+    /// Kills a child of ours and takes its status, so that it is no zombie. A disk that holds it is not waited for.
+    pub(super) fn put_down(&self) {
+        const TRIES: u32 = 50;
+        self.signal(Signal::KILL);
+        for _ in 0..TRIES {
+            match waitid(
+                WaitId::PidFd(self.pidfd.get_ref().as_fd()),
+                WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+            ) {
+                Ok(None) => std::thread::sleep(Duration::from_millis(1)),
+                _ => return,
+            }
+        }
+    }
+
     /// Waits for its end.
     pub(crate) async fn wait(&self) -> Exit {
         while self.pidfd.readable().await.is_err() {

@@ -1,5 +1,6 @@
 //! The disk that was booted: its partitions, the data file system, `/var` and `/boot`.
 
+mod erase;
 mod ext4;
 mod helper;
 mod table;
@@ -16,6 +17,8 @@ use crate::console::{Level, kmsg};
 use crate::error::{Error, Result};
 use crate::initrd::BOOT_DISK;
 use crate::mounts;
+
+pub(crate) use erase::mark as mark_to_erase;
 
 /// Label that says "made".
 const LABEL: &str = "data";
@@ -34,6 +37,13 @@ pub(crate) enum Data {
 pub(crate) fn boot_disk() -> Result<String> {
     let text = crate::file::read(BOOT_DISK)?;
     Ok(text.split_whitespace().next().unwrap_or_default().to_owned())
+}
+
+/// The device under `/var`, if that is a disk's.
+pub(crate) fn data_device() -> Option<PathBuf> {
+    let mounts = mounts::mounted(&crate::file::read("/proc/self/mountinfo").ok()?);
+    let mount = mounts.into_iter().find(|mount| mount.target == Path::new("/var") && mount.kind == "ext4")?;
+    Some(PathBuf::from(mount.source))
 }
 
 /// Mounts `/var`, with its skeleton. Never fails: without a disk it is in memory.
@@ -83,6 +93,9 @@ fn on_disk(disk: &str) -> Result<String> {
     let name = block::partition_name(disk, data.number);
     let device = Path::new("/dev").join(&name);
     wait_for_device(&device)?;
+    if erase::is_marked(&device)? {
+        erase::erase(&device)?;
+    }
     if ext4::is_made(&device, LABEL)? {
         ext4::check(&device)?;
         attach(&device)?;

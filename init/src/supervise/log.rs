@@ -1,16 +1,18 @@
-//! The supervisor's own log lines: to journald's native socket, to the kernel's log while nobody listens there.
+//! The supervisor's own log lines: to journald's native socket, to the kernel's log while nobody listens there. An
+//! event's fields are the entry's, in capitals: `service`, `state` and the like can be asked for.
 //!
 //! Not through tracing-journald: its socket waits when journald does not read, and the one who has to restart a stuck
 //! journald must never wait for it. This one drops to the kernel's log instead.
 
-use std::io::{self, Write};
+use std::fmt::Debug;
+use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::sync::OnceLock;
 
-use tracing::Metadata;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::console::{Level, kmsg};
@@ -23,47 +25,43 @@ pub(super) fn start() {
         .with_default(LevelFilter::INFO)
         .with_target("netlink_proto", LevelFilter::WARN)
         .with_target("netlink_packet_route", LevelFilter::ERROR);
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(Journal)
-        .without_time()
-        .with_level(false)
-        .with_target(false);
-    let _ = tracing_subscriber::registry().with(lines.with_ansi(false)).with(filter).try_init();
+    let _ = tracing_subscriber::registry().with(Journal).with(filter).try_init();
 }
 
 struct Journal;
 
-impl<'a> MakeWriter<'a> for Journal {
-    type Writer = Line;
-
-    fn make_writer(&'a self) -> Line {
-        Line(Level::Info)
-    }
-
-    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Line {
-        Line(match *meta.level() {
+impl<S: Subscriber> Layer<S> for Journal {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let level = match *event.metadata().level() {
             tracing::Level::ERROR => Level::Error,
             tracing::Level::WARN => Level::Warning,
             _ => Level::Info,
-        })
+        };
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        if send(&entry(level, &fields)).is_err() {
+            kmsg(level, &fields.message);
+        }
     }
 }
 
-/// One event; the formatter writes it with one call.
-struct Line(Level);
+/// What an event says.
+#[derive(Debug, Default)]
+struct Fields {
+    message: String,
+    others: Vec<(&'static str, String)>,
+}
 
-impl Write for Line {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let text = String::from_utf8_lossy(bytes);
-        let text = text.trim_end();
-        if send(&entry(self.0, text)).is_err() {
-            kmsg(self.0, text);
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "message" => self.message = value.to_owned(),
+            name => self.others.push((name, value.to_owned())),
         }
-        Ok(bytes.len())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.record_str(field, &format!("{value:?}"));
     }
 }
 
@@ -79,12 +77,21 @@ fn send(entry: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The native protocol: a text with line ends is written with its length (systemd.io/JOURNAL_NATIVE_PROTOCOL).
-fn entry(level: Level, text: &str) -> Vec<u8> {
-    let mut bytes = format!("PRIORITY={}\nSYSLOG_IDENTIFIER=init\nMESSAGE\n", level as u8).into_bytes();
-    bytes.extend((text.len() as u64).to_le_bytes());
-    bytes.extend(text.as_bytes());
-    bytes.push(b'\n');
+/// The native protocol: values may have line ends and are written with their length
+/// (systemd.io/JOURNAL_NATIVE_PROTOCOL). Names: capitals, digits and underscores.
+fn entry(level: Level, fields: &Fields) -> Vec<u8> {
+    let mut bytes = format!("PRIORITY={}\nSYSLOG_IDENTIFIER=init\n", level as u8).into_bytes();
+    let message = [("message", fields.message.trim_end())];
+    let others = fields.others.iter().map(|(name, value)| (*name, value.as_str()));
+    for (name, value) in message.into_iter().chain(others.filter(|(_, value)| !value.is_empty())) {
+        bytes.extend(
+            name.bytes().map(|b| if b.is_ascii_alphanumeric() { b.to_ascii_uppercase() } else { b'_' }),
+        );
+        bytes.push(b'\n');
+        bytes.extend((value.len() as u64).to_le_bytes());
+        bytes.extend(value.as_bytes());
+        bytes.push(b'\n');
+    }
     bytes
 }
 
@@ -93,8 +100,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_is_in_the_native_form() {
-        let bytes = entry(Level::Error, "a\nb");
-        assert_eq!(bytes, b"PRIORITY=3\nSYSLOG_IDENTIFIER=init\nMESSAGE\n\x03\0\0\0\0\0\0\0a\nb\n");
+    fn an_entry_is_in_the_native_form_with_its_fields() {
+        let others = vec![("service", "nats".to_owned()), ("reason", String::new())];
+        let bytes = entry(Level::Error, &Fields { message: "a\nb\n".to_owned(), others });
+        let message = b"PRIORITY=3\nSYSLOG_IDENTIFIER=init\nMESSAGE\n\x03\0\0\0\0\0\0\0a\nb\n";
+        assert_eq!(bytes, [&message[..], b"SERVICE\n\x04\0\0\0\0\0\0\0nats\n"].concat());
+    }
+
+    #[test]
+    fn events_become_fields() {
+        static SEEN: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
+        struct Seen;
+        impl<S: Subscriber> Layer<S> for Seen {
+            fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+                let mut fields = Fields::default();
+                event.record(&mut fields);
+                SEEN.lock().unwrap().push(format!("{fields:?}"));
+            }
+        }
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(Seen), || {
+            tracing::info!(service = "nats", state_before = %"ready", pid = 7, "{} ended", "nats");
+        });
+        let others = r#"[("service", "nats"), ("state_before", "ready"), ("pid", "7")]"#;
+        assert_eq!(
+            *SEEN.lock().unwrap(),
+            [format!(r#"Fields {{ message: "nats ended", others: {others} }}"#)]
+        );
     }
 }

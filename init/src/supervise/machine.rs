@@ -6,19 +6,21 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 
 use super::configuration::{self, Effective};
 use super::{
-    RUN, button, clock, control, credentials, devices, health, identity, log, pid1, screen, settings,
+    RUN, button, clock, control, crash, credentials, devices, heart, identity, keyboard, log, pid1, screen,
+    seed, settings, status,
 };
 use crate::board::Board;
 use crate::cgroup::Group;
-use crate::console::alarm;
+use crate::console::{Level, alarm, kmsg};
 use crate::net;
 use crate::power::Ending;
-use crate::service::{self, GATEWAY, JOURNALD, JournalSockets, Place, Reaped, Runner, SERVICES};
+use crate::request::SOCKET;
+use crate::service::{self, JOURNALD, Place, Reaped, Runner, SERVICES, Store};
 use crate::storage::{self, Data};
 
 /// Grace of a function between SIGTERM and the kill.
@@ -40,32 +42,33 @@ pub(super) struct Machine {
     pub(super) board: Board,
     reaped: Reaped,
     started: RefCell<Vec<Started>>,
-    sockets: RefCell<Option<Rc<JournalSockets>>>,
-    /// Says that the gateway does not answer.
-    gateway_unwell: Rc<Notify>,
+    store: Store,
     pid1: Option<pid1::Link>,
     ending: watch::Sender<Option<Ending>>,
     devices: devices::Watch,
-    effective: RefCell<Option<Effective>>,
+    effective: Rc<RefCell<Option<Effective>>>,
     /// Password that this device made itself, for the console.
     password: Rc<RefCell<Option<(String, String)>>>,
-    on_disk: Cell<bool>,
+    on_disk: Rc<Cell<bool>>,
 }
 
 impl Machine {
     pub(super) fn new() -> Self {
+        let pid1 = pid1::Link::take();
+        let store = pid1
+            .clone()
+            .map_or_else(Store::default, |link| Store::telling(move |packet, fd| link.post(packet, fd)));
         Self {
             board: Board::new(),
             reaped: Reaped::default(),
             started: RefCell::default(),
-            sockets: RefCell::default(),
-            gateway_unwell: Rc::default(),
-            pid1: pid1::Link::take(),
+            store,
+            pid1,
             ending: watch::Sender::new(None),
             devices: devices::Watch::new(),
-            effective: RefCell::default(),
+            effective: Rc::default(),
             password: Rc::default(),
-            on_disk: Cell::new(false),
+            on_disk: Rc::default(),
         }
     }
 
@@ -85,44 +88,55 @@ impl Machine {
     }
 
     pub(super) async fn clock_floor(&self) {
-        if let Err(error) = clock::raise(&[Path::new(clock::IMAGE)]) {
+        if let Err(error) = clock::raise() {
             alarm(&error.to_string());
         }
     }
 
     pub(super) async fn settings(&self) {
-        for error in settings::apply(Path::new("/usr/lib/sysctl.d"), Path::new("/proc/sys")) {
+        let left = settings::apply(Path::new("/usr/lib/sysctl.d"), Path::new("/proc/sys"));
+        for error in left.errors {
             alarm(&error.to_string());
+        }
+        if !left.unknown.is_empty() {
+            kmsg(
+                Level::Info,
+                &format!("settings that this kernel does not have: {}", left.unknown.join(", ")),
+            );
         }
     }
 
-    pub(super) async fn journal(&self) {
+    /// What an earlier supervisor kept, then sockets that nobody kept and nobody serves.
+    pub(super) async fn sockets(&self) {
         log::start();
-        // An earlier supervisor's journald has its sockets; it keeps them as long as it lives.
-        let place = place();
-        let sockets =
-            if service::is_adoptable(&place.run, JOURNALD) { None } else { self.bind_sockets(&place) };
-        *self.sockets.borrow_mut() = sockets;
-    }
-
-    fn bind_sockets(&self, place: &Place) -> Option<Rc<JournalSockets>> {
-        JournalSockets::bind(&place.journal)
-            .map(Rc::new)
-            .inspect_err(|error| self.board.problem("journal", Some(error.to_string())))
-            .ok()
+        if let Some(link) = &self.pid1 {
+            self.store.restore(link.fetch().await);
+        }
+        for service in SERVICES.iter().filter(|service| !service::is_adoptable(&place().run, service.name)) {
+            // It is tried again when the service starts, and is that one's failure then.
+            if let Err(error) = self.store.bind(service.name, service.sockets) {
+                tracing::error!("{}: {error}", service.name);
+            }
+        }
     }
 
     pub(super) async fn controls(&self) {
         if let Some(link) = &self.pid1 {
             spawn_local(link.clone().listen(self.reaped.clone(), self.ending.clone()));
+            spawn_local(heart::beat(link.clone(), self.on_disk.clone()));
         }
-        spawn_local(control::serve(PathBuf::from(super::SOCKET), self.ending.clone(), self.board.clone()));
+        let desk = control::Desk {
+            board: self.board.clone(),
+            wish: self.ending.clone(),
+            effective: self.effective.clone(),
+            made: self.password.clone(),
+        };
+        spawn_local(control::serve(PathBuf::from(SOCKET), desk));
         spawn_local(control::on_sigterm(self.ending.clone()));
         spawn_local(button::watch(self.devices.inputs(), self.ending.clone()));
         spawn_local(screen::show(self.board.clone(), self.password.clone()));
-        spawn_local(screen::answer_enter(self.board.clone(), self.password.clone()));
-        spawn_local(health::write_status(self.board.clone()));
-        spawn_local(health::ask(self.board.clone(), self.gateway_unwell.clone()));
+        spawn_local(keyboard::answer(self.board.clone(), self.password.clone()));
+        spawn_local(status::write(self.board.clone()));
         spawn_local(clock::keep(Path::new(clock::SAVED)));
     }
 
@@ -158,7 +172,41 @@ impl Machine {
                 self.board.problem("data", Some(text));
             }
         }
-        if let Err(error) = clock::raise(&[Path::new(clock::IMAGE), Path::new(clock::SAVED)]) {
+        if let Err(error) = clock::raise() {
+            alarm(&error.to_string());
+        }
+    }
+
+    /// What the last run left on the disk, or in what outlives a crash. Nothing waits for it.
+    pub(super) async fn leftovers(&self) {
+        if !self.on_disk.get() {
+            return;
+        }
+        let board = self.board.clone();
+        spawn_local(async move {
+            let seed = spawn_blocking(|| seed::take(Path::new(seed::KEPT), &mut seed::Kernel)).await;
+            match seed {
+                Ok(Ok(true)) => tracing::info!("the random seed of the last run is used and replaced"),
+                Ok(Ok(false)) => tracing::info!("there was no random seed; one is left for the next start"),
+                Ok(Err(error)) => board.problem("random seed", Some(error.to_string())),
+                Err(error) => board.problem("random seed", Some(error.to_string())),
+            }
+            match spawn_blocking(crash::look).await {
+                Ok(Ok(Some(notice))) => board.problem("crash", Some(notice)),
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => {
+                    board.problem("crash", Some(format!("keep the kernel's last words: {error}")))
+                }
+                Err(error) => board.problem("crash", Some(error.to_string())),
+            }
+        });
+    }
+
+    pub(super) async fn leave_seed(&self) {
+        if !self.on_disk.get() {
+            return;
+        }
+        if let Err(error) = seed::leave(Path::new(seed::KEPT), &mut seed::Kernel) {
             alarm(&error.to_string());
         }
     }
@@ -225,11 +273,9 @@ impl Machine {
         }
         for declaration in SERVICES.into_iter().filter(|service| names.contains(&service.name)) {
             let name = declaration.name;
-            let sockets = RefCell::new(self.sockets.borrow().clone().filter(|_| declaration.journal_sockets));
             let (board, reaped) = (self.board.clone(), self.reaped.clone());
-            let stored = Rc::default();
-            let unwell = if name == GATEWAY { self.gateway_unwell.clone() } else { Rc::default() };
-            let runner = Runner { declaration, place: place(), board, reaped, sockets, stored, unwell };
+            let store = self.store.clone();
+            let runner = Runner { declaration, place: place(), board, reaped, store };
             let (stop, asked) = watch::channel(false);
             self.started.borrow_mut().push(Started { name, stop, task: spawn_local(runner.run(asked)) });
         }

@@ -16,8 +16,7 @@ pub(super) struct Memory {
 impl Memory {
     /// Measures. Processes that end meanwhile count nothing.
     pub(super) fn now() -> Self {
-        let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let used = kib(&info, "MemTotal:").saturating_sub(kib(&info, "MemAvailable:"));
+        let (used, _) = used_and_total();
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         let numbers = entries.filter(|e| e.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit()));
         let rollups = numbers.filter_map(|entry| fs::read_to_string(entry.path().join("smaps_rollup")).ok());
@@ -25,6 +24,13 @@ impl Memory {
         let uptime = uptime.split('.').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0);
         Self { used, pss: rollups.map(|text| kib(&text, "Pss:")).sum(), uptime }
     }
+}
+
+/// Memory in use and all there is, in bytes.
+pub(super) fn used_and_total() -> (u64, u64) {
+    let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = kib(&info, "MemTotal:");
+    (total.saturating_sub(kib(&info, "MemAvailable:")), total)
 }
 
 /// A line's value, written in KiB, as bytes.

@@ -6,17 +6,22 @@ mod button;
 mod clock;
 mod configuration;
 mod control;
+mod crash;
 mod credentials;
 mod devices;
-mod health;
+mod heart;
 mod identity;
+mod keyboard;
 mod log;
 mod machine;
 mod memory;
 mod phases;
 mod pid1;
 mod screen;
+mod seed;
+mod session;
 mod settings;
+mod status;
 mod text;
 
 use std::path::Path;
@@ -25,7 +30,6 @@ use std::rc::Rc;
 
 use machine::Machine;
 
-pub(crate) use control::SOCKET;
 pub(crate) use phases::plan;
 
 /// Folder of everything that lives as long as a boot.

@@ -1,9 +1,10 @@
 //! Boot and shutdown as data.
 
-use std::fmt::Write as _;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Instant;
+
+use serde::Serialize;
 
 use super::machine::Machine;
 use super::screen;
@@ -21,10 +22,14 @@ struct Phase {
 }
 
 /// The way up. A phase that says "begins" goes on beside the following ones.
-const BOOT: [Phase; 11] = [
+const BOOT: [Phase; 12] = [
     Phase { name: "clock", what: "not before the image was built", run: |m| Box::pin(m.clock_floor()) },
     Phase { name: "settings", what: "sysctl.d", run: |m| Box::pin(m.settings()) },
-    Phase { name: "journal sockets", what: "bound before journald is there", run: |m| Box::pin(m.journal()) },
+    Phase {
+        name: "sockets",
+        what: "kept by pid 1, or bound before their services are there",
+        run: |m| Box::pin(m.sockets()),
+    },
     Phase {
         name: "controls",
         what: "begins: pid 1, bothyctl, console, power button",
@@ -36,6 +41,11 @@ const BOOT: [Phase; 11] = [
         name: "storage",
         what: "data partition on /var, made on first boot",
         run: |m| Box::pin(m.storage()),
+    },
+    Phase {
+        name: "leftovers",
+        what: "begins: random seed, the kernel's last words",
+        run: |m| Box::pin(m.leftovers()),
     },
     Phase {
         name: "runtime",
@@ -51,25 +61,53 @@ const BOOT: [Phase; 11] = [
     },
 ];
 
+const STOP_GATEWAY: Phase =
+    Phase { name: "gateway", what: "takes no more calls, drains", run: |m| Box::pin(m.stop("gateway")) };
+const STOP_FUNCTIONS: Phase = Phase {
+    name: "functions",
+    what: "SIGTERM, a short grace, cgroup.kill",
+    run: |m| Box::pin(m.stop_functions()),
+};
+const STOP_LOG: Phase = Phase { name: "log", what: "reads the last lines", run: |m| Box::pin(m.stop("log")) };
+const STOP_NATS: Phase =
+    Phase { name: "nats", what: "closes its streams", run: |m| Box::pin(m.stop("nats")) };
+const STOP_CONTAINERD: Phase =
+    Phase { name: "containerd", what: "closes its databases", run: |m| Box::pin(m.stop("containerd")) };
+const STOP_SHIMS: Phase =
+    Phase { name: "shims", what: "they ignore SIGTERM: cgroup.kill", run: |m| Box::pin(m.stop_shims()) };
+const SAVE_CLOCK: Phase = Phase { name: "clock", what: "saves the time", run: |m| Box::pin(m.save_clock()) };
+const LEAVE_SEED: Phase =
+    Phase { name: "random seed", what: "leaves a new one", run: |m| Box::pin(m.leave_seed()) };
+const STOP_JOURNAL: Phase = Phase {
+    name: "journal",
+    what: "journald writes all it has, and ends",
+    run: |m| Box::pin(m.stop_journal()),
+};
+
 /// The way down; PID 1 does the rest.
-const SHUTDOWN: [Phase; 8] = [
-    Phase { name: "gateway", what: "takes no more calls, drains", run: |m| Box::pin(m.stop("gateway")) },
-    Phase {
-        name: "functions",
-        what: "SIGTERM, a short grace, cgroup.kill",
-        run: |m| Box::pin(m.stop_functions()),
-    },
-    Phase { name: "log", what: "reads the last lines", run: |m| Box::pin(m.stop("log")) },
-    Phase { name: "nats", what: "", run: |m| Box::pin(m.stop("nats")) },
-    Phase { name: "containerd", what: "", run: |m| Box::pin(m.stop("containerd")) },
-    Phase { name: "shims", what: "they ignore SIGTERM: cgroup.kill", run: |m| Box::pin(m.stop_shims()) },
-    Phase { name: "clock", what: "saves the time", run: |m| Box::pin(m.save_clock()) },
-    Phase {
-        name: "journal",
-        what: "journald writes all it has, and ends",
-        run: |m| Box::pin(m.stop_journal()),
-    },
+const SHUTDOWN: [Phase; 9] = [
+    STOP_GATEWAY,
+    STOP_FUNCTIONS,
+    STOP_LOG,
+    STOP_NATS,
+    STOP_CONTAINERD,
+    STOP_SHIMS,
+    SAVE_CLOCK,
+    LEAVE_SEED,
+    STOP_JOURNAL,
 ];
+
+/// The way down before all data goes: nothing is left for a next run. PID 1 marks the data partition, and the next
+/// start erases it.
+const RESET: [Phase; 7] =
+    [STOP_GATEWAY, STOP_FUNCTIONS, STOP_LOG, STOP_NATS, STOP_CONTAINERD, STOP_SHIMS, STOP_JOURNAL];
+
+fn down(ending: Ending) -> &'static [Phase] {
+    match ending {
+        Ending::Poweroff | Ending::Reboot => &SHUTDOWN,
+        Ending::Reset => &RESET,
+    }
+}
 
 /// Runs the way up; a request to end cuts it short.
 pub(super) async fn boot(machine: &Rc<Machine>) {
@@ -91,45 +129,117 @@ pub(super) async fn boot(machine: &Rc<Machine>) {
 pub(super) async fn shutdown(machine: &Rc<Machine>, ending: Ending) {
     machine.tell_stopping(ending);
     screen::progress(&format!("{} begins", ending.word()));
-    for phase in SHUTDOWN {
+    for phase in down(ending) {
         (phase.run)(machine).await;
         screen::progress(&format!("{} down", phase.name));
     }
     machine.tell_end(ending);
 }
 
-/// All phases as text.
-pub(crate) fn plan() -> String {
-    let mut text = String::new();
-    let mut list = |title: &str, phases: &mut dyn Iterator<Item = (&str, &str)>| {
-        let _ = writeln!(text, "{title}");
-        for (number, (name, what)) in phases.enumerate() {
-            let _ = writeln!(text, "{:>4} {name:<26} {what}", number + 1);
-        }
+/// A list of phases, as `bothyctl plan` shows it.
+#[derive(Debug, Serialize)]
+pub(crate) struct List {
+    title: &'static str,
+    phases: Vec<Entry>,
+}
+
+/// A phase in it.
+#[derive(Debug, Serialize)]
+struct Entry {
+    name: String,
+    what: String,
+}
+
+/// All phases, in order.
+pub(crate) fn plan() -> Vec<List> {
+    let list = |title, phases: Vec<(&str, &str)>| List {
+        title,
+        phases: phases
+            .into_iter()
+            .map(|(name, what)| Entry { name: name.into(), what: what.into() })
+            .collect(),
     };
-    list("pid 1, start:", &mut pid1::PHASES.iter().map(|phase| (phase.name, "")));
-    list("supervisor, start:", &mut BOOT.iter().map(|phase| (phase.name, phase.what)));
-    list("services:", &mut SERVICES.iter().map(|s| (s.name, s.command.first().copied().unwrap_or_default())));
-    list("supervisor, end:", &mut SHUTDOWN.iter().map(|phase| (phase.name, phase.what)));
-    list("pid 1, end:", &mut power::PHASES.iter().map(|name| (*name, "")));
-    text
+    let services = SERVICES.iter().map(|s| (s.name, s.command.first().copied().unwrap_or_default()));
+    let of_supervisor = |phases: &[Phase]| phases.iter().map(|phase| (phase.name, phase.what)).collect();
+    let last = |ending| power::phases(ending).map(|phase| (phase.name, "")).collect();
+    vec![
+        list("pid 1, start", pid1::PHASES.iter().map(|phase| (phase.name, "")).collect()),
+        list("supervisor, start", of_supervisor(&BOOT)),
+        list("services", services.collect()),
+        list("supervisor, power off or reboot", of_supervisor(down(Ending::Poweroff))),
+        list("pid 1, power off or reboot", last(Ending::Poweroff)),
+        list("supervisor, reset", of_supervisor(down(Ending::Reset))),
+        list("pid 1, reset", last(Ending::Reset)),
+    ]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn names(list: &[Phase]) -> Vec<&'static str> {
+        list.iter().map(|phase| phase.name).collect()
+    }
+
     #[test]
-    fn every_service_starts_and_stops() {
-        let plan = plan();
+    fn the_lists_are_these() {
+        let up = [
+            "clock",
+            "settings",
+            "sockets",
+            "controls",
+            "devices",
+            "network",
+            "storage",
+            "leftovers",
+            "runtime",
+            "configuration",
+            "identity",
+            "services",
+        ];
+        assert_eq!(names(&BOOT), up);
+        let stop = ["gateway", "functions", "log", "nats", "containerd", "shims"];
+        assert_eq!(names(down(Ending::Poweroff)), [&stop[..], &["clock", "random seed", "journal"]].concat());
+        assert_eq!(names(down(Ending::Reboot)), names(down(Ending::Poweroff)));
+        assert_eq!(names(down(Ending::Reset)), [&stop[..], &["journal"]].concat());
+        let last = |ending| power::phases(ending).map(|phase| phase.name).collect::<Vec<_>>();
+        let off = ["kill what is left", "sync", "unmount", "sync again", "reboot(2)"];
+        assert_eq!(last(Ending::Poweroff), off);
+        let reset =
+            ["kill what is left", "sync", "unmount", "mark data to be erased", "sync again", "reboot(2)"];
+        assert_eq!(last(Ending::Reset), reset);
+        let first: Vec<_> = pid1::PHASES.iter().map(|phase| phase.name).collect();
+        let expected = [
+            "signals and Ctrl-Alt-Del",
+            "kernel file systems",
+            "protection from the memory killer",
+            "room for descriptors",
+            "device links",
+            "cgroup tree",
+            "shared mounts",
+            "/etc overlay",
+        ];
+        assert_eq!(first, expected);
+    }
+
+    #[test]
+    fn the_plan_shows_all_lists() {
+        let lists = plan();
+        let titles: Vec<_> = lists.iter().map(|list| list.title).collect();
+        let expected = [
+            "pid 1, start",
+            "supervisor, start",
+            "services",
+            "supervisor, power off or reboot",
+            "pid 1, power off or reboot",
+            "supervisor, reset",
+            "pid 1, reset",
+        ];
+        assert_eq!(titles, expected);
+        let plan = serde_json::to_string(&lists).unwrap();
         for service in SERVICES {
             assert!(plan.contains(service.command[0]), "{plan}");
+            assert!(names(&SHUTDOWN).iter().any(|name| service.name.starts_with(name)), "{}", service.name);
         }
-        let down: Vec<_> = SHUTDOWN.iter().map(|phase| phase.name).collect();
-        assert_eq!(down, ["gateway", "functions", "log", "nats", "containerd", "shims", "clock", "journal"]);
-        let up: Vec<_> = BOOT.iter().map(|phase| phase.name).collect();
-        let at = |name: &str| up.iter().position(|other| *other == name);
-        assert!(at("storage") < at("runtime") && at("configuration") < at("services"));
-        assert!(at("clock") == Some(0) && at("journal sockets") < at("runtime"));
     }
 }

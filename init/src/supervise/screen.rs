@@ -1,26 +1,19 @@
-//! The console: a line for each step of the boot, one when all is well, one for each problem, the status on Enter.
+//! The console: a line for each step of the boot, one when all is well, one for each problem.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::io::unix::AsyncFd;
-use tokio::task::spawn_blocking;
-
-use super::memory::Memory;
 use super::text;
 use crate::board::{Board, State, Status};
 use crate::console::say;
-use crate::descriptor::readable;
 
 /// How long the good news may wait for an address that is being asked for.
 const ADDRESS_LIMIT: Duration = Duration::from_secs(5);
 
-type Made = Rc<RefCell<Option<(String, String)>>>;
+/// User and password that this device made itself.
+pub(super) type Made = Rc<RefCell<Option<(String, String)>>>;
 
 /// A step, with the kernel's clock.
 pub(super) fn progress(step: &str) {
@@ -93,7 +86,7 @@ fn steps(status: &Status, said: &mut Said) {
     }
     for service in &status.services {
         if said.states.insert(service.name.clone(), service.state) != Some(service.state)
-            && matches!(service.state, State::Ready | State::Failed)
+            && matches!(service.state, State::Ready | State::Restarting | State::Failed | State::Blocked)
         {
             progress(&format!("{} {}", service.name, service.state));
         }
@@ -103,32 +96,4 @@ fn steps(status: &Status, said: &mut Said) {
         say(&text::problem(trouble));
     }
     said.troubles = troubles;
-}
-
-/// Reprints the status when somebody presses Enter. A console that cannot be read is left alone.
-pub(super) async fn answer_enter(board: Board, made: Made) {
-    let Some(console) = open() else { return };
-    loop {
-        let Ok(mut ready) = console.readable().await else { return };
-        let mut buffer = [0_u8; 256];
-        match ready.try_io(|console| console.get_ref().read(&mut buffer)) {
-            Ok(Ok(length)) if length > 0 => {}
-            // Hung up; a serial line comes back, so look again after a while.
-            Ok(_) => {
-                tokio::time::sleep(Duration::from_secs(5)).await;
-                continue;
-            }
-            Err(_would_block) => continue,
-        }
-        let memory = spawn_blocking(Memory::now).await.unwrap_or_default();
-        say(&text::screen(&board.status(), made.borrow().as_ref()));
-        say(&text::memory(&memory));
-    }
-}
-
-fn open() -> Option<AsyncFd<File>> {
-    let flags = libc::O_NOCTTY | libc::O_NONBLOCK;
-    let console = OpenOptions::new().read(true).custom_flags(flags).open("/dev/console").ok()?;
-    // epoll refuses what cannot be waited for (a console that is a file or nothing).
-    readable(console).ok()
 }

@@ -47,6 +47,7 @@ pub(super) fn screen(status: &Status, made: Option<&(String, String)>) -> String
     for trouble in status.troubles() {
         let _ = writeln!(text, "{}", problem(&trouble));
     }
+    let _ = writeln!(text, "  Enter shows this, a user's name logs in");
     text
 }
 
@@ -73,7 +74,9 @@ mod tests {
     #[test]
     fn the_screen_says_what_failed_and_why() {
         let last_error = Some("ended with exit status 1".to_owned());
-        let nats = Service { name: "nats".into(), state: State::Failed, pid: None, restarts: 2, last_error };
+        let trouble = Some("ended with exit status 1, again and again".to_owned());
+        let (name, state) = ("nats".into(), State::Failed);
+        let nats = Service { name, state, restarts: 2, last_error, trouble, ..Service::default() };
         let status = Status { services: vec![nats], ..Status::default() };
         let text = screen(&status, Some(&("admin".into(), "secret".into())));
         assert!(text.contains("  nats       failed, 2 restarts, last: ended with exit status 1\n"), "{text}");

@@ -1,0 +1,81 @@
+//! The configuration in force, value by value, with where each comes from.
+
+use serde_json::{Value, json};
+
+use super::{Desk, Stop};
+use crate::bothyctl::value::of;
+use crate::supervise::configuration::Effective;
+
+/// What stands for a secret.
+const MASK: &str = "********";
+
+/// The report.
+pub(super) fn report(desk: &Desk, reveal: bool) -> Result<Value, Stop> {
+    let effective = desk.effective.borrow();
+    let effective = effective.as_ref().ok_or_else(too_early)?;
+    let from = from(effective);
+    let mut values = Vec::new();
+    let table: toml::Table = toml::from_str(&effective.text)
+        .map_err(|error| Stop::Error(format!("read the configuration: {error}")))?;
+    flatten("", &toml::Value::Table(table), &mut |key, value| {
+        let value = if is_secret(key) && !reveal { json!(MASK) } else { value };
+        values.push(json!({ "key": key, "value": value, "from": from }));
+    });
+    let mut add = |key: &str, value: Value, from: &str| {
+        if !values.iter().any(|known| of(known, "key") == key) {
+            values.push(json!({ "key": key, "value": value, "from": from }));
+        }
+    };
+    add("hostname", json!(desk.board.status().hostname), "this machine");
+    add("gateway.user", json!(effective.config.gateway.user), "default");
+    if let Some((_, password)) = desk.made.borrow().as_ref() {
+        add("gateway.password", if reveal { json!(password) } else { json!(MASK) }, "made on this machine");
+    }
+    Ok(json!({ "source": effective.source, "from": from, "problem": effective.problem, "values": values }))
+}
+
+/// The gateway's user and password.
+pub(super) fn credentials(desk: &Desk) -> Result<Value, Stop> {
+    let effective = desk.effective.borrow();
+    let effective = effective.as_ref().ok_or_else(too_early)?;
+    let gateway = &effective.config.gateway;
+    let (password, from) = match (&gateway.password, desk.made.borrow().as_ref()) {
+        (Some(secret), _) => (secret.expose().to_owned(), from(effective)),
+        (None, Some((_, made))) => (made.clone(), "made on this machine"),
+        (None, None) => {
+            return Err(Stop::Error("the gateway has no password; see `bothyctl status`".to_owned()));
+        }
+    };
+    Ok(json!({ "user": gateway.user, "password": password, "from": from }))
+}
+
+fn too_early() -> Stop {
+    Stop::Error("the configuration is not read yet; try again in a moment".to_owned())
+}
+
+fn from(effective: &Effective) -> &'static str {
+    match effective.source {
+        "boot" => "bothy.toml on the boot partition",
+        "last-good" => "the last good bothy.toml",
+        _ => "default",
+    }
+}
+
+/// Passwords, and a function's environment, where people put their own.
+fn is_secret(key: &str) -> bool {
+    let parts: Vec<&str> = key.split('.').collect();
+    parts.last().is_some_and(|last| last.contains("password")) || parts.contains(&"environment")
+}
+
+/// Every value that is no table, under its full name.
+fn flatten(key: &str, value: &toml::Value, found: &mut impl FnMut(&str, Value)) {
+    match value {
+        toml::Value::Table(table) => {
+            for (name, value) in table {
+                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                flatten(&key, value, found);
+            }
+        }
+        value => found(key, serde_json::to_value(value).unwrap_or_default()),
+    }
+}

@@ -1,0 +1,70 @@
+//! The supervisor's heart: what PID 1 feeds the hardware watchdog for.
+//!
+//! It beats from the event loop, which is what has to live; with each beat goes how long ago data was written.
+
+use std::cell::Cell;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::task::{spawn_blocking, spawn_local};
+
+use super::pid1;
+use crate::link::ToPid1;
+
+/// Time between two beats.
+const BEAT: Duration = Duration::from_secs(5);
+/// Time between two writes, and before the first: a boot has more urgent ones.
+const WRITE: Duration = Duration::from_secs(60);
+/// What is written, over itself: a full disk takes it too.
+const FILE: &str = "/var/lib/bothy/heartbeat";
+
+/// Beats for ever. Data has to be writable from the first write on that succeeds, and only where it is `on_disk`.
+pub(super) async fn beat(link: pid1::Link, on_disk: Rc<Cell<bool>>) {
+    let written: Rc<Cell<Option<Instant>>> = Rc::default();
+    let writing = Rc::new(Cell::new(false));
+    let mut next = Instant::now() + WRITE;
+    loop {
+        let age = written.get().map(|at| at.elapsed().as_secs());
+        link.post(&ToPid1::Alive(age), None);
+        if on_disk.get() && Instant::now() >= next && !writing.replace(true) {
+            next = Instant::now() + WRITE;
+            let (written, writing) = (written.clone(), writing.clone());
+            spawn_local(async move {
+                match spawn_blocking(|| write(Path::new(FILE))).await {
+                    Ok(Ok(())) => written.set(Some(Instant::now())),
+                    Ok(Err(error)) => tracing::error!("write {FILE}: {error}"),
+                    Err(error) => tracing::error!("write {FILE}: {error}"),
+                }
+                writing.set(false);
+            });
+        }
+        tokio::time::sleep(BEAT).await;
+    }
+}
+
+/// Writes as many bytes as last time to the same place, down to the disk.
+fn write(path: &Path) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    writeln!(file, "{:020}", now.as_secs())?;
+    file.sync_data()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_does_not_grow() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("heartbeat");
+        for _ in 0..3 {
+            write(&path).unwrap();
+        }
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 21);
+        assert!(write(&folder.path().join("none/x")).is_err());
+    }
+}
