@@ -7,6 +7,7 @@ pub mod desired;
 pub mod duration;
 pub mod error;
 pub mod gateway;
+pub mod handed;
 pub mod key;
 pub mod log;
 pub mod logging;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use stack::{gateway, log, logging};
+use stack::{gateway, handed, log, logging};
 
 #[derive(Parser)]
 #[command(name = "stack", version, about = "The OpenFaaS-compatible stack of a Bothy machine")]
@@ -31,12 +31,13 @@ enum Program {
 }
 
 fn main() -> anyhow::Result<()> {
+    let handed = handed::take();
     let cli = Cli::parse();
     match cli.program {
         Program::Gateway(options) => {
             let _last_words = logging::start("gateway", cli.log.as_deref());
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            let served = runtime.block_on(gateway::run(*options));
+            let served = runtime.block_on(gateway::run(*options, handed));
             // A blocked thread (a disk that does not answer) must not hold up the end.
             runtime.shutdown_timeout(std::time::Duration::from_secs(1));
             Ok(served?)
@@ -44,7 +45,7 @@ fn main() -> anyhow::Result<()> {
         Program::Log { fifo_dir, journal } => {
             let _last_words = logging::start("log", cli.log.as_deref());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            Ok(runtime.block_on(log::run(&fifo_dir, &journal))?)
+            Ok(runtime.block_on(log::run(&fifo_dir, &journal, handed))?)
         }
     }
 }

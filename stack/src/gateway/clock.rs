@@ -31,6 +31,13 @@ impl Clock {
     }
 }
 
+impl Clock {
+    /// Counts only while what was given out of a body is not read: it may take for ever to come.
+    pub fn pace(&self, limit: Duration, body: Body) -> Body {
+        Paced { body, clock: self.clone(), limit, counting: None }.boxed()
+    }
+}
+
 /// A call whose time runs.
 pub struct Counting(Clock);
 
@@ -99,10 +106,73 @@ impl hyper::body::Body for Held {
     }
 }
 
+/// A body whose every piece must be read in time.
+struct Paced {
+    body: Body,
+    clock: Clock,
+    limit: Duration,
+    counting: Option<Counting>,
+}
+
+impl hyper::body::Body for Paced {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        // Asked for more: what was given has found its way.
+        self.counting = None;
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if polled.is_ready() {
+            self.counting = Some(self.clock.begin(self.limit));
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use tokio::time::timeout;
+
+    struct Channel(tokio::sync::mpsc::UnboundedReceiver<&'static [u8]>);
+
+    impl hyper::body::Body for Channel {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            self.0.poll_recv(cx).map(|piece| Some(Ok(Frame::data(Bytes::from_static(piece?)))))
+        }
+    }
+
+    #[tokio::test]
+    async fn time_runs_only_while_a_piece_is_not_read() {
+        let clock = Clock::default();
+        let mut watch = clock.watch();
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let short = Duration::from_millis(50);
+        let mut body = clock.pace(short / 2, Channel(receiver).boxed());
+        let next = tokio::spawn(async move { (body.frame().await.unwrap().unwrap(), body) });
+        assert!(timeout(short * 2, watch.over()).await.is_err(), "nothing came, nothing has to be read");
+        sender.send(b"x").unwrap();
+        let (_, body) = next.await.unwrap();
+        assert!(timeout(Duration::from_secs(10), watch.over()).await.is_ok(), "it was not read");
+        drop(body);
+    }
 
     #[tokio::test]
     async fn a_call_that_is_not_read_is_over_and_one_that_is_goes_on() {

@@ -3,6 +3,7 @@
 mod auth;
 mod clock;
 mod headers;
+mod machine;
 mod options;
 mod proxy;
 mod reply;
@@ -13,6 +14,9 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,27 +37,43 @@ use crate::reconcile::{self, Functions, World};
 /// not make the gateway look broken.
 const FIRST_PASS: Duration = Duration::from_secs(10);
 
+/// Name of the socket that the gateway listens on when it is handed one (sd_listen_fds_with_names(3)): it stays open
+/// while the gateway is away, so that nobody is refused.
+const SOCKET: &str = "http";
+
 /// Everything a request may need.
 pub struct Gateway {
     world: Arc<World>,
     functions: Arc<Functions>,
     credentials: auth::Credentials,
     proxy: proxy::Proxy,
+    /// The supervisor's socket.
+    control: PathBuf,
 }
 
-/// Serves until SIGTERM or SIGINT, then until the calls inside have ended.
-pub async fn run(options: Options) -> Result<()> {
+/// Serves until SIGTERM or SIGINT, then until the calls inside have ended. Of what it was `handed` it listens on the
+/// socket [`SOCKET`]; without one it binds its own.
+pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result<()> {
     let credentials = auth::Credentials::read(&options.credentials)?;
     let listen = |source| Error::Listen { address: options.listen.to_string(), source };
-    let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
+    let listener = match handed.into_iter().find(|(name, _)| name == SOCKET) {
+        Some((_, socket)) => taken(socket).map_err(listen)?,
+        None => TcpListener::bind(options.listen).await.map_err(listen)?,
+    };
+    options.listen = listener.local_addr().map_err(listen)?;
     let store = Store::new(&options.state);
     let documents = documents(&store, &options)?;
     let world = Arc::new(world(&options, store)?);
     let functions = Functions::start(world.clone(), documents);
     let proxy = proxy::Proxy::new(options.upstream_timeout);
-    let gateway =
-        Arc::new(Gateway { world: world.clone(), functions: functions.clone(), credentials, proxy });
-    tracing::info!("listening on {}", listener.local_addr().map_err(listen)?);
+    let gateway = Arc::new(Gateway {
+        world: world.clone(),
+        functions: functions.clone(),
+        credentials,
+        proxy,
+        control: options.control.clone(),
+    });
+    tracing::info!("listening on {}", options.listen);
     tokio::spawn(async move {
         let pass = reconcile::run(world, functions);
         tokio::pin!(pass);
@@ -63,6 +83,7 @@ pub async fn run(options: Options) -> Result<()> {
             pass.await;
         }
     });
+    let listen = |source| Error::Listen { address: options.listen.to_string(), source };
     let mut terminate = signal(SignalKind::terminate()).map_err(listen)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(listen)?;
     let stop = async {
@@ -74,6 +95,13 @@ pub async fn run(options: Options) -> Result<()> {
     };
     server::serve(listener, gateway, stop, options.drain).await;
     Ok(())
+}
+
+/// A socket that listens already.
+fn taken(socket: OwnedFd) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::from(socket);
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 /// The documents on disk, after what the configuration changes of them.

@@ -12,7 +12,7 @@ use crate::network::Subnet;
 /// Serve the gateway's API and keep the functions running.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// Address and port to listen on
+    /// Address and port to listen on, unless a socket is handed over (LISTEN_FDS, LISTEN_FDNAMES=http)
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
     /// Configuration whose functions are applied when their entries change
@@ -21,6 +21,9 @@ pub struct Options {
     /// Folder of basic-auth-user and basic-auth-password
     #[arg(long, value_name = "FOLDER", default_value = "/run/bothy/secrets")]
     pub credentials: PathBuf,
+    /// The supervisor's control socket, for POST /system/machine
+    #[arg(long, value_name = "SOCKET", default_value = "/run/bothy/control")]
+    pub control: PathBuf,
     /// Folder of desired state: functions/ and secrets/
     #[arg(long, value_name = "FOLDER", default_value = "/var/lib/bothy")]
     pub state: PathBuf,

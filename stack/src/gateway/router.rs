@@ -23,6 +23,8 @@ pub enum Route<'a> {
     Scale(&'a str),
     /// GET /system/namespaces
     Namespaces,
+    /// POST /system/machine
+    Machine,
     /// Any method of a function, /function/NAME and below: the name as written, and the raw path behind it.
     Invoke(&'a str, &'a str),
     /// GET /
@@ -68,6 +70,7 @@ pub fn route<'a>(method: &Method, path: &'a str) -> Route<'a> {
         "/" => only(Method::GET, Route::Root),
         "/healthz" => only(Method::GET, Route::Health),
         "/system/info" => only(Method::GET, Route::Info),
+        "/system/machine" => only(Method::POST, Route::Machine),
         "/system/namespaces" => only(Method::GET, Route::Namespaces),
         "/system/functions" => match *method {
             Method::GET => Route::List,
@@ -152,6 +155,8 @@ mod tests {
             (Method::GET, "/system/function/a/b", not_found()),
             (Method::POST, "/system/scale-function/f", Route::Scale("f")),
             (Method::GET, "/system/namespaces", Route::Namespaces),
+            (Method::POST, "/system/machine", Route::Machine),
+            (Method::GET, "/system/machine", not_allowed()),
             (Method::GET, "/metrics", not_found()),
             (Method::POST, "/async-function/f", not_found()),
             (Method::POST, "/function/f", Route::Invoke("f", "")),
@@ -171,9 +176,13 @@ mod tests {
 
     #[test]
     fn guarded() {
-        for (path, wanted) in
-            [("/system/functions", true), ("/system/x", true), ("/healthz", false), ("/x", false)]
-        {
+        for (path, wanted) in [
+            ("/system/functions", true),
+            ("/system/machine", true),
+            ("/system/x", true),
+            ("/healthz", false),
+            ("/x", false),
+        ] {
             assert_eq!(route(&Method::GET, path).is_guarded(path), wanted, "{path}");
         }
     }

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Gateway;
 use super::clock::Clock;
+use super::machine;
 use super::reply::{Body, empty, redirect, text, unauthorized};
 use super::router::{Route, route};
 
@@ -120,9 +121,14 @@ impl Gateway {
     /// Answers within a time: a function's call has its own, counted from its begin; what the gateway says itself takes
     /// as long as it takes, but must be read then.
     async fn timed(&self, request: Request<Incoming>, client: SocketAddr, clock: &Clock) -> Response<Body> {
-        let call = matches!(route(request.method(), request.uri().path()), Route::Invoke(..));
+        let route = route(request.method(), request.uri().path());
+        let (call, lines) = (matches!(route, Route::Invoke(..)), route == Route::Machine);
         let counting = call.then(|| clock.begin(self.proxy.limit() + LAST_WORDS));
         let answer = self.answer(request, client).await;
+        if lines {
+            // As long as somebody reads them: `logs --follow`.
+            return answer.map(|body| clock.pace(READ_PATIENCE, body));
+        }
         let counting = counting.unwrap_or_else(|| clock.begin(READ_PATIENCE));
         answer.map(|body| counting.hold(body))
     }
@@ -144,6 +150,7 @@ impl Gateway {
             Route::Describe(name) => self.describe(name, uri.query()),
             Route::Scale(name) => self.scale(request, name).await,
             Route::Namespaces => self.namespaces().await,
+            Route::Machine => machine::pass_on(&self.control, request).await,
             Route::Invoke(name, rest) => Ok(self.invoke(request, name, rest, client).await),
             Route::Root => Ok(redirect(StatusCode::TEMPORARY_REDIRECT, "/ui/")),
             Route::Clean(path) => {

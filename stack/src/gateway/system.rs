@@ -239,7 +239,8 @@ async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refu
     serde_json::from_reader(bytes.reader()).map_err(|error| bad_request(error.to_string()))
 }
 
-async fn read(request: Request<Incoming>) -> Result<impl Buf, Refusal> {
+/// A request's body.
+pub async fn read(request: Request<Incoming>) -> Result<impl Buf, Refusal> {
     let body = Limited::new(request.into_body(), LARGEST_BODY).collect();
     let Ok(body) = tokio::time::timeout(BODY_PATIENCE, body).await else {
         return Err(refuse(StatusCode::REQUEST_TIMEOUT, "the request's body did not come in time"));

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -25,6 +26,11 @@ pub fn open(path: &Path) -> Result<Receiver> {
         .map_err(|source| Error::Read { path: path.to_owned(), source })
 }
 
+/// Goes on with one that was opened before.
+pub fn reopen(fd: OwnedFd) -> Result<Receiver> {
+    Receiver::from_owned_fd(fd).map_err(|source| Error::Read { path: "a kept fifo".into(), source })
+}
+
 /// How a reader is told to end.
 #[derive(Default)]
 pub struct End {
@@ -45,8 +51,9 @@ impl End {
     }
 }
 
-/// Reads until it is told to end. A line that has not ended by then is passed on as it is.
-pub async fn run(fifo: Receiver, source: Source, queue: Rc<Queue>, end: Rc<End>) {
+/// Reads until it is told to end; whether there is nothing more to come. A line that has not ended by then is passed
+/// on as it is.
+pub async fn run(fifo: Receiver, source: Source, queue: Rc<Queue>, end: Rc<End>) -> bool {
     let mut buffer = vec![0; CHUNK];
     let mut lines = Lines::default();
     let give = |line: &[u8], continued: bool| queue.push(&source, source.entry(line, continued));
@@ -68,7 +75,12 @@ pub async fn run(fifo: Receiver, source: Source, queue: Rc<Queue>, end: Rc<End>)
         if end.at_once.get() {
             break;
         }
-        match fifo.try_read(&mut buffer) {
+        let read = match ending {
+            // tokio believes a pipe to be empty until it has heard of it, which may be later than we are told to end.
+            true => nix::unistd::read(&fifo, &mut buffer).map_err(std::io::Error::from),
+            false => fifo.try_read(&mut buffer),
+        };
+        match read {
             Ok(0) => break,
             Ok(n) => lines.push(buffer.get(..n).unwrap_or_default(), give),
             Err(error) if error.kind() == ErrorKind::WouldBlock && ending => break,
@@ -82,4 +94,5 @@ pub async fn run(fifo: Receiver, source: Source, queue: Rc<Queue>, end: Rc<End>)
         tokio::task::yield_now().await;
     }
     lines.finish(give);
+    !end.at_once.get()
 }

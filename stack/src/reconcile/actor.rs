@@ -14,7 +14,7 @@ use super::instance::{Instance, PORT};
 use super::pen::Pen;
 use super::removal::Removals;
 use super::watcher::watch;
-use super::{World, pause, ready};
+use super::{World, cause, pause, ready};
 use crate::containerd::Task;
 use crate::desired::Document;
 use crate::error::{Error, Result};
@@ -133,12 +133,9 @@ impl Actor {
             let ended = self.serving.take();
             if let (Some(ended), Some(_)) = (ended, &wanted) {
                 let delay = self.backoff.ended(ended.since);
-                tracing::warn!(
-                    "{}: its process ended, start again in {} ms",
-                    self.function.key,
-                    delay.as_millis()
-                );
-                self.hold(delay, "its process ended");
+                let cause = cause::of(&self.world.settings.cgroup_root, &ended.instance);
+                tracing::warn!("{}: {cause}, start again in {} ms", self.function.key, delay.as_millis());
+                self.hold(delay, cause);
             }
         }
         let current = match (wanted, found) {

@@ -9,6 +9,7 @@
 
 mod actor;
 mod backoff;
+mod cause;
 mod command;
 mod functions;
 mod instance;

@@ -161,7 +161,8 @@ fn linux(limits: Limits, paths: &Paths) -> Value {
     });
     if let Some(cgroup) = &paths.cgroup {
         namespaces.push(json!({"type": "cgroup"}));
-        let mut resources = json!({"pids": {"limit": PIDS}});
+        // What the memory killer ends, it ends as a whole: half a function would neither answer nor be started again.
+        let mut resources = json!({"pids": {"limit": PIDS}, "unified": {"memory.oom.group": "1"}});
         if let Some(bytes) = limits.memory {
             // Swap counts in: a function over its limit is ended, not slowed down.
             resources["memory"] = json!({"limit": bytes, "swap": bytes});
@@ -214,6 +215,7 @@ mod tests {
         assert_eq!(spec["process"]["capabilities"]["bounding"], json!([]));
         assert_eq!(spec["root"]["readonly"], true);
         assert_eq!(spec["linux"]["resources"]["memory"]["limit"], 1 << 20);
+        assert_eq!(spec["linux"]["resources"]["unified"]["memory.oom.group"], "1");
         assert_eq!(spec["linux"]["cgroupsPath"], "/workload/openfaas-fn/f.0");
         let text = spec.to_string();
         for part in ["/var/openfaas/secrets/key", "\"/tmp\"", "/run/netns/a"] {

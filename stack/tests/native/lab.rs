@@ -14,7 +14,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
 /// `admin:secret` in base64.
-const BASIC: &str = "Basic YWRtaW46c2VjcmV0";
+/// The administrator.
+pub const BASIC: &str = "Basic YWRtaW46c2VjcmV0";
 
 pub struct Lab {
     pub folder: PathBuf,
@@ -109,6 +110,7 @@ impl Lab {
         for (flag, name) in [
             ("--config", "bothy.toml"),
             ("--credentials", "credentials"),
+            ("--control", "control"),
             ("--state", "state"),
             ("--images", "images"),
             ("--containerd", "containerd.sock"),

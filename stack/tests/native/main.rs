@@ -216,6 +216,14 @@ fn refusals_and_surroundings() {
             assert_eq!((refused.status.as_u16(), refused.text.as_str()), (401, "invalid credentials"));
             assert_eq!(refused.headers["www-authenticate"], "Basic realm=\"Restricted\"");
         }
+        // The machine's own business: not without the password, not from a stranger's web page, and here is no
+        // supervisor.
+        let (basic, typed) = (("authorization", lab::BASIC), ("content-type", "application/json"));
+        for (headers, status) in [(&[typed][..], 401), (&[basic], 415), (&[basic, typed], 503)] {
+            let body = r#"{"command":"status"}"#;
+            let refused = lab.ask_with(Method::POST, "/system/machine", body, headers).await.unwrap();
+            assert_eq!(refused.status.as_u16(), status, "{headers:?}: {}", refused.text);
+        }
         assert_eq!(lab.leftovers().await, Vec::<String>::new());
 
         let body = json!({"service": "env", "image": IMAGE, "envProcess": "/bin/sh -c", "secrets": ["key"],
