@@ -54,7 +54,7 @@ fn run(name: &str, variable: &str, mut body: impl FnMut(&mut Case) -> Result<()>
         Ok(prepared) => prepared,
         Err(error) => panic!("{name}: {error:#}"),
     };
-    let _alone = lock::exclusive().unwrap_or_else(|error| panic!("{name}: {error:#}"));
+    let _processor = lock::processor().unwrap_or_else(|error| panic!("{name}: {error:#}"));
     let waited = began.elapsed();
     for attempt in 1.. {
         // Disks and consoles of an earlier run must not be taken for this one's.
@@ -124,6 +124,23 @@ fn remove_disks(folder: &Path) {
 }
 
 impl Case {
+    /// Runs a part of the test, again if the emulator failed in it: of many boots one may, and the others count.
+    ///
+    /// # Errors
+    /// The part's own.
+    pub fn retry<T>(&mut self, mut part: impl FnMut(&mut Self) -> Result<T>) -> Result<T> {
+        for _ in 1..ATTEMPTS {
+            match part(self) {
+                Err(error) => match fault(&error) {
+                    Some(fault) => count(&self.folder.to_string_lossy(), fault),
+                    None => return Err(error),
+                },
+                done => return done,
+            }
+        }
+        part(self)
+    }
+
     /// The image under test.
     pub fn artifacts(&self) -> &Artifacts {
         &self.artifacts
@@ -167,6 +184,7 @@ impl Case {
     /// It did not come up in time.
     pub fn boot(&mut self, machine: &Machine) -> Result<Running> {
         let mut running = machine.start()?;
+        running.log_in_as("admin", PASSWORD);
         let line = running.ready(self.appliance().boot_limit())?;
         let boot = self.boots;
         self.time(format!("boot {boot}: ready"), line.at);

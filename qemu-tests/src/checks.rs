@@ -11,10 +11,10 @@ fn run(command: &mut Command) -> Result<Output> {
     command.output().with_context(|| format!("start {:?}", command.get_program()))
 }
 
-/// The data partition of a machine that was powered off must be in order, and must have been unmounted.
+/// The file systems of a machine that was powered off must be in order, and must have been unmounted.
 ///
 /// # Errors
-/// e2fsck has something to say.
+/// e2fsck or fsck.fat has something to say.
 pub fn assert_clean(artifacts: &Artifacts, disk: &Disk, folder: &Path) -> Result<()> {
     let partition = disk.extract("data", folder)?;
     let mut header = artifacts.tools()?.command("usr/sbin/dumpe2fs");
@@ -28,6 +28,10 @@ pub fn assert_clean(artifacts: &Artifacts, disk: &Disk, folder: &Path) -> Result
     let said = run(check.args(["-f", "-n"]).arg(&partition.path))?;
     let text = format!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
     ensure!(said.status.success(), "e2fsck ({}): {text}", said.status);
+    let boot = disk.extract("boot", folder)?;
+    let mut check = artifacts.tools()?.command("usr/sbin/fsck.fat");
+    let said = run(check.arg("-n").arg(&boot.path))?;
+    ensure!(said.status.success(), "fsck.fat ({}): {}", said.status, String::from_utf8_lossy(&said.stdout));
     Ok(())
 }
 

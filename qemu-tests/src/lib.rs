@@ -7,11 +7,18 @@
 
 mod case;
 mod checks;
+mod history;
+mod inside;
+pub mod lan;
 mod lock;
+mod recording;
 
 pub use case::{Case, PASSWORD, SHELL_IMAGE, case, shell_case};
 pub use checks::{assert_clean, debugfs, journal};
-pub use image::qemu::{Gateway, Mark, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, configuration};
+pub use history::{Act, History, Window, choose};
+pub use image::qemu::{Gateway, Mark, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, Shell, configuration};
+pub use inside::{Inside, Process};
+pub use recording::Recording;
 
 /// What figlet makes of the word `Bothy`.
 pub const BOTHY: &str = r" ____        _   _           

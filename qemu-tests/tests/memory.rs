@@ -1,0 +1,95 @@
+//! A function that eats memory beyond its limit, on a small machine: it dies as a whole and comes back, and nobody else
+//! is touched.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use qemu_tests::{
+    BOTHY, Case, Gateway, Inside, Process, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, SHELL_IMAGE, shell_case,
+};
+use serde_json::json;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+#[test]
+fn only_functions_die() {
+    shell_case("memory", |case| {
+        let disk = case.disk(None)?;
+        let mut machine = case.machine(&disk)?;
+        machine.memory_mib = 256;
+        let mut running = case.boot(&machine)?;
+        let gateway = case.gateway(&running);
+        gateway.deploy(SAMPLE_FUNCTION, SAMPLE_IMAGE)?;
+        case.answer(&mut running, SAMPLE_FUNCTION, "Bothy")?;
+        own_limit(case, &mut running, &gateway)?;
+        case.power_off(running)
+    });
+}
+
+/// A process that takes so many megabytes and touches each page of them. More than the machine has it would not get.
+fn eat(megabytes: u32) -> String {
+    format!("dd if=/dev/zero of=/dev/null bs={megabytes}M count=1; echo survived")
+}
+
+fn of<'a>(inside: &'a Inside, function: &str) -> Vec<&'a Process> {
+    inside.processes.iter().filter(|p| p.is_of(function)).collect()
+}
+
+/// Waits until all of a function's processes are others than before, and the machine is well.
+fn again(running: &mut Running, before: &Inside, functions: &[&str]) -> Result<Inside> {
+    let began = Instant::now();
+    loop {
+        let now = Inside::look(running)?;
+        let new = functions.iter().all(|function| {
+            let old = of(before, function);
+            let new = of(&now, function);
+            new.len() == old.len() && new.iter().all(|p| !old.contains(p))
+        });
+        if new && now.is_well() && now.differs(before).is_empty() {
+            return Ok(now);
+        }
+        let all = || {
+            functions.iter().map(|function| (of(before, function), of(&now, function))).collect::<Vec<_>>()
+        };
+        ensure!(began.elapsed() < LIMIT, "not back: {:?}, {:?}, {}", now.differs(before), all(), now.status);
+    }
+}
+
+fn others(inside: &Inside, functions: &[&str]) -> Vec<Process> {
+    inside
+        .processes
+        .iter()
+        .filter(|p| !functions.iter().any(|f| p.is_of(f)))
+        .cloned()
+        .map(|p| Process { state: '-', ..p })
+        .collect()
+}
+
+/// The journal has it.
+fn said(running: &mut Running, text: &str) -> Result<()> {
+    let journal =
+        running.shell("journalctl --no-pager -q -o short-monotonic -n 400 SYSLOG_IDENTIFIER=gateway")?.output;
+    ensure!(journal.contains(text), "the journal does not say `{text}`, but:\n{journal}");
+    Ok(())
+}
+
+fn own_limit(case: &mut Case, running: &mut Running, gateway: &Gateway) -> Result<()> {
+    let limited = json!({"service": "limited", "image": SHELL_IMAGE, "limits": {"memory": "24Mi"}});
+    gateway.deploy_document(&limited)?;
+    case.answer(running, "limited", "true")?;
+    let before = Inside::look(running)?;
+    let began = Instant::now();
+    // Beside the process that eats there is one that does not: it dies with it.
+    let answer = gateway.call("limited", &format!("sleep 500 & {}", eat(60)));
+    ensure!(!answer.as_ref().is_ok_and(|answer| answer.body.contains("survived")), "no limit: {answer:?}");
+    let after = again(running, &before, &["limited"])?;
+    case.time("a function beyond its own limit: back".to_owned(), began.elapsed());
+    ensure!(others(&before, &["limited"]) == others(&after, &["limited"]), "others died with it");
+    ensure!(case.answer(running, "limited", "echo well")? == "well\n");
+    ensure!(case.answer(running, SAMPLE_FUNCTION, "Bothy")? == BOTHY);
+    said(running, "limited.openfaas-fn: killed because it took more memory than its limit")?;
+    let body = json!({"functionName": "limited"}).to_string();
+    let gone = gateway.client().request("DELETE", "/system/functions", Some(&body), LIMIT)?;
+    ensure!(gone.status < 300, "the removal was answered with {gone:?}");
+    Ok(())
+}
