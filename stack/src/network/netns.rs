@@ -11,6 +11,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use netlink_packet_route::link::{InfoData, InfoVeth};
+use netlink_packet_route::route::RouteScope;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use rtnetlink::{Handle, LinkBridgePort, LinkUnspec, LinkVeth, RouteMessageBuilder};
@@ -89,15 +90,27 @@ fn inside(host: &Handle, plan: &Plan) -> Result<()> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(step("open netlink in it"))?;
         tokio::spawn(connection);
         let eth0 = super::links::index(&handle, INSIDE).await?;
+        // A redirect would make a way around the machine. On the appliance that is so already, and /proc/sys read-only.
+        for name in ["all", INSIDE] {
+            let _ = std::fs::write(format!("/proc/sys/net/ipv4/conf/{name}/accept_redirects"), "0");
+        }
         for (name, index) in [("lo", 1), (INSIDE, eth0)] {
             let up = LinkUnspec::new_with_index(index).up().build();
             let set = handle.link().set(up).execute().await;
             set.map_err(netlink(format!("set {name} of {} up", plan.path.display())))?;
         }
-        let address = handle.address().add(eth0, plan.address.into(), plan.subnet.prefix()).execute().await;
+        // Alone on its subnet: what it sends to another function goes to the machine, whose firewall drops it, even
+        // where the bridge would have carried it.
+        let address = handle.address().add(eth0, plan.address.into(), 32).execute().await;
         address.map_err(netlink(format!("add address {}", plan.address)))?;
-        let route =
-            RouteMessageBuilder::<Ipv4Addr>::new().gateway(plan.subnet.gateway()).output_interface(eth0);
+        let gateway = plan.subnet.gateway();
+        let near = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(gateway, 32)
+            .scope(RouteScope::Link)
+            .output_interface(eth0);
+        let added = handle.route().add(near.build()).execute().await;
+        added.map_err(netlink(format!("add a route to {gateway} in {}", plan.path.display())))?;
+        let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(eth0);
         let added = handle.route().add(route.build()).execute().await;
         added.map_err(netlink(format!("add a default route in {}", plan.path.display())))
     })

@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 ///
 /// - What functions send into the world goes out under the machine's own address.
 /// - Nobody outside reaches a function but through the gateway, and no function another one, nor addresses that belong
-///   to one link alone (a cloud's metadata service is there). Between functions that is for what the machine routes;
-///   what the bridge itself carries is up to its ports' isolation.
+///   to one link alone (a cloud's metadata service is there). A function has no neighbours on its link, so that what it
+///   sends to another one comes by here; the bridge's ports are isolated besides.
 /// - Of the machine itself a function reaches the gateway's port, and echo requests.
 fn ruleset(settings: &Settings) -> String {
     let Settings { table, subnet, bridge, port, .. } = settings;
