@@ -1,9 +1,10 @@
-//! A function that eats memory beyond its limit, on a small machine: it dies as a whole and comes back, and nobody else
-//! is touched.
+//! Functions that eat memory on a small machine, beyond their own limit or more than all may have together: they die as
+//! a whole and come back, and nobody else is touched.
 
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use qemu_tests::{
     BOTHY, Case, Gateway, Inside, Process, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, SHELL_IMAGE, shell_case,
 };
@@ -22,6 +23,7 @@ fn only_functions_die() {
         gateway.deploy(SAMPLE_FUNCTION, SAMPLE_IMAGE)?;
         case.answer(&mut running, SAMPLE_FUNCTION, "Bothy")?;
         own_limit(case, &mut running, &gateway)?;
+        together(case, &mut running, &gateway)?;
         case.power_off(running)
     });
 }
@@ -91,5 +93,54 @@ fn own_limit(case: &mut Case, running: &mut Running, gateway: &Gateway) -> Resul
     let body = json!({"functionName": "limited"}).to_string();
     let gone = gateway.client().request("DELETE", "/system/functions", Some(&body), LIMIT)?;
     ensure!(gone.status < 300, "the removal was answered with {gone:?}");
+    // containerd removes the files of a snapshot later.
+    let snapshots = |inside: &Inside| inside.counts.get("snapshots").copied().unwrap_or(0);
+    let began = Instant::now();
+    while snapshots(&Inside::look(running)?) + 1 != snapshots(&after) {
+        ensure!(began.elapsed() < LIMIT, "the snapshot stays");
+    }
+    Ok(())
+}
+
+/// Two functions without limits of their own, each of which takes more than there is for all. The machine answers while
+/// they do, and so does the bystander.
+fn together(case: &mut Case, running: &mut Running, gateway: &Gateway) -> Result<()> {
+    const EATERS: [&str; 2] = ["one", "two"];
+    for eater in EATERS {
+        gateway.deploy(eater, SHELL_IMAGE)?;
+        case.answer(running, eater, "true")?;
+    }
+    let before = Inside::look(running)?;
+    let began = Instant::now();
+    let calls = EATERS.map(|eater| {
+        let client = gateway.client().clone();
+        std::thread::spawn(move || {
+            (client.post(&format!("/function/{eater}"), &eat(180), LIMIT), began.elapsed())
+        })
+    });
+    let mut slowest = Duration::ZERO;
+    while !calls.iter().all(JoinHandle::is_finished) {
+        let asked = Instant::now();
+        ensure!(gateway.health()?.status == 200, "the gateway is not well beside functions that eat");
+        let answer = gateway.call(SAMPLE_FUNCTION, "Bothy")?;
+        ensure!(answer.status == 200 && answer.body == BOTHY, "the bystander gave {answer:?}");
+        slowest = slowest.max(asked.elapsed());
+        running.check()?;
+    }
+    for call in calls {
+        let (answer, took) = call.join().map_err(|_| anyhow!("a call panicked"))?;
+        let survived = answer.as_ref().is_ok_and(|answer| answer.body.contains("survived"));
+        ensure!(!survived, "there is no limit: {answer:?}");
+        case.time("a function beyond what all may have: killed".to_owned(), took);
+    }
+    case.time("health and bystander meanwhile, the slowest".to_owned(), slowest);
+    let after = again(running, &before, &EATERS)?;
+    case.time("both back".to_owned(), began.elapsed());
+    ensure!(others(&before, &EATERS) == others(&after, &EATERS), "others died with them");
+    for eater in EATERS {
+        ensure!(case.answer(running, eater, "echo well")? == "well\n");
+        let cause = "killed because all functions together took more memory than there is";
+        said(running, &format!("{eater}.openfaas-fn: {cause}"))?;
+    }
     Ok(())
 }

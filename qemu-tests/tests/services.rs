@@ -102,6 +102,9 @@ fn settings(running: &mut Running) -> Result<()> {
         let now = shell(running, &format!("cat /proc/sys/{name}"))?;
         ensure!(now.trim() == value, "{name} is {now}");
     }
+    // Pages of 2 MiB would make an idle machine twice as large: each Go program touches a little in many places.
+    let huge = shell(running, "cat /sys/kernel/mm/transparent_hugepage/enabled")?;
+    ensure!(huge.contains("[never]"), "transparent huge pages: {huge}");
     let said = shell(running, "dmesg")?;
     ensure!(!said.contains("settings that this kernel does not have"), "{said}");
     Ok(())

@@ -257,8 +257,7 @@ mod tests {
                 assert!(limits.low.unwrap_or(0) < max && limits.high.unwrap_or(0) < max, "{}", service.name);
                 low += limits.low.unwrap_or(0);
             }
-            // What is protected is less than what functions leave (see `crate::cgroup`).
-            assert!(low <= (total / 4).clamp(96 << 20, 256 << 20), "{low} of {total}");
+            assert!(low <= crate::cgroup::reserve(total), "{low} of {total}");
         }
     }
 }
