@@ -157,6 +157,7 @@ fn world(options: &Options, store: Store) -> Result<World> {
         resolv_conf: options.resolv_conf.clone(),
         secrets: options.state.join("secrets"),
         cgroup_root: options.cgroup_root.clone(),
+        containerd_state: options.containerd_state.clone(),
         ready_timeout: options.ready_timeout,
         grace: options.grace,
     };

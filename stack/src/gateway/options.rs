@@ -33,6 +33,9 @@ pub struct Options {
     /// containerd's socket
     #[arg(long, value_name = "SOCKET", default_value = "/run/containerd/containerd.sock")]
     pub containerd: PathBuf,
+    /// containerd's folder of what runs (`state` of its configuration)
+    #[arg(long, value_name = "FOLDER", default_value = "/run/containerd")]
+    pub containerd_state: PathBuf,
     /// containerd's snapshotter
     #[arg(long, value_name = "NAME", default_value = "overlayfs")]
     pub snapshotter: String,

@@ -165,7 +165,8 @@ impl Actor {
     /// Starts an instance beside those there are, and returns when it is ready; nobody is let in yet.
     async fn bring_up(&mut self, document: &Document, others: &[Instance]) -> Result<(Instance, SocketAddr)> {
         let taken = |replica: &u32| others.iter().any(|other| other.replica == *replica);
-        let replica = (0..).find(|replica| !taken(replica)).unwrap_or_default();
+        let free = |replica: &u32| !taken(replica) && self.world.is_free(&self.function.key, *replica);
+        let replica = (0..).find(free).unwrap_or_default();
         let instance = self.world.start(&self.function.key, document, replica).await?;
         match self.until_ready(&instance).await {
             Ok(address) => Ok((instance, address)),

@@ -1,18 +1,12 @@
 //! Why an instance's process ended, as far as the kernel tells.
 
-use std::path::Path;
-
+use super::group;
 use super::instance::Instance;
-use super::surroundings;
-
-const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// In words, for the log and for callers who are turned away. To be asked before the instance is removed: the kernel's
 /// figures go with its cgroup.
 pub fn of(root: &str, instance: &Instance) -> &'static str {
-    let group = surroundings::cgroup(root, &instance.key, instance.replica);
-    let path =
-        group.map(|group| Path::new(CGROUPS).join(group.trim_start_matches('/')).join("memory.events"));
+    let path = group::folder(root, &instance.key, instance.replica).map(|group| group.join("memory.events"));
     tell(&path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default())
 }
 

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use containerd_client::services::v1::Container;
 
-use super::World;
-use super::surroundings;
+use super::{World, group, surroundings};
 use crate::containerd::{
     Image, LABEL_ADDRESS, LABEL_DIGEST, LABEL_FUNCTION, LABEL_REPLICA, NewContainer, Task, normalise,
 };
@@ -22,6 +21,10 @@ pub const PORT: u16 = 8080;
 
 /// The most that a function may ask for as its `grace_period`: the call that ended it waits.
 const LONGEST_GRACE: Duration = Duration::from_secs(600);
+
+/// Folders of containerd's shim (runtime v2) and of what it calls, below containerd's own: NAMESPACE/ID.
+const BUNDLES: &str = "io.containerd.runtime.v2.task";
+const RUNTIME_STATES: &str = "runc";
 
 /// An instance that exists, at least in part.
 #[derive(Debug, Clone)]
@@ -86,6 +89,16 @@ impl World {
             }
         }
         Ok(instances)
+    }
+
+    /// Whether nothing on the machine bears an instance's name. A container that could not be cleared away leaves a
+    /// bundle, the runtime's state or a group, and the next one of its number does not start ("file exists").
+    pub(super) fn is_free(&self, key: &Key, replica: u32) -> bool {
+        let (state, id) =
+            (&self.settings.containerd_state, format!("{}/{}.{replica}", key.namespace, key.name));
+        let folders = [BUNDLES, RUNTIME_STATES].map(|folder| state.join(folder).join(&id));
+        let group = group::folder(&self.settings.cgroup_root, key, replica);
+        folders.iter().chain(&group).all(|folder| !folder.exists())
     }
 
     /// Makes and starts an instance. On failure nothing of it stays.
@@ -169,10 +182,15 @@ impl World {
     pub(super) async fn remove(&self, instance: &Instance, grace: Duration) -> Result<()> {
         let namespace = instance.key.namespace.as_str();
         let stopped = self.containerd.stop_task(namespace, &instance.id, grace).await;
+        // What its process left behind, or what containerd does not know of.
+        let group = match group::folder(&self.settings.cgroup_root, &instance.key, instance.replica) {
+            Some(folder) if stopped.is_ok() => group::end(&folder).await,
+            _ => Ok(()),
+        };
         let detached = self.network.detach(&instance.name(), instance.address).await;
         let fifos = surroundings::remove_fifos(&self.settings.fifos, &instance.name());
         let snapshot = self.containerd.remove_snapshot(namespace, &instance.id).await;
-        stopped.and(detached).and(fifos).and(snapshot)?;
+        stopped.and(group).and(detached).and(fifos).and(snapshot)?;
         // Last, and only then, because it holds the labels that lead to the rest.
         self.containerd.delete_container(namespace, &instance.id).await
     }

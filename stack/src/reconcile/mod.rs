@@ -12,6 +12,7 @@ mod backoff;
 mod cause;
 mod command;
 mod functions;
+mod group;
 mod instance;
 mod pen;
 mod ready;
@@ -49,6 +50,8 @@ pub struct Settings {
     pub secrets: PathBuf,
     /// cgroup above the functions'; empty: no cgroups and no limits.
     pub cgroup_root: String,
+    /// containerd's folder of what runs.
+    pub containerd_state: PathBuf,
     /// How long a new instance may take to become ready.
     pub ready_timeout: Duration,
     /// How long a function may take to end after SIGTERM, unless its `grace_period` says otherwise.

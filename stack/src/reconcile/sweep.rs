@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::instance::{Instance, is_instance_name};
-use super::{Functions, World};
+use super::{Functions, World, group};
 use crate::error::{Error, Result};
 
 /// Takes note of every instance that exists (its address is taken, its function's actor will deal with it) and removes
@@ -39,6 +39,10 @@ pub async fn sweep(world: &Arc<World>, functions: &Arc<Functions>) -> Result<()>
     }
     world.network.sweep(&names, &addresses).await?;
     sweep_fifos(world, &names);
+    for folder in group::strays(&world.settings.cgroup_root, &names) {
+        tracing::info!("removing the group {} of a former life", folder.display());
+        told(group::end(&folder).await);
+    }
     Ok(())
 }
 

@@ -114,6 +114,7 @@ impl Lab {
             ("--state", "state"),
             ("--images", "images"),
             ("--containerd", "containerd.sock"),
+            ("--containerd-state", "run"),
             ("--fifo-dir", "fifo"),
             ("--run-dir", "functions"),
             ("--netns", "netns"),

@@ -3,6 +3,7 @@
 
 mod lab;
 mod layout;
+mod leftover;
 mod namespaces;
 
 use std::path::Path;

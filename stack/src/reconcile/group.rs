@@ -1,0 +1,116 @@
+//! An instance's control group, which must not outlive it: whoever is left in it uses what all functions share, and a
+//! new instance of the same number could not begin in it.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::instance::{full_name, is_instance_name};
+use super::surroundings;
+use crate::error::{Error, Result};
+use crate::key::Key;
+
+/// Where cgroup2 is mounted.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// How long killed processes may take to be gone: the kernel has to free their memory.
+const PATIENCE: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_millis(10);
+
+/// An instance's group below `root`; nothing where there are no groups.
+pub fn folder(root: &str, key: &Key, replica: u32) -> Option<PathBuf> {
+    let group = surroundings::cgroup(root, key, replica)?;
+    Some(Path::new(CGROUPS).join(group.trim_start_matches('/')))
+}
+
+/// Kills whoever is left in a group and below, at once and without a race against forks (`cgroup.kill`, cgroup-v2.rst),
+/// and removes it. One that is not there is fine.
+pub async fn end(folder: &Path) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        if !folder.exists() {
+            return Ok(());
+        }
+        // Not made where it is missing: an older kernel's groups go as soon as they are empty.
+        let kill = File::options().write(true).open(folder.join("cgroup.kill"));
+        let killed = kill.and_then(|mut file| file.write_all(b"1"));
+        match remove(folder) {
+            Ok(()) => return Ok(()),
+            Err(source) if began.elapsed() > PATIENCE => {
+                let source =
+                    killed.err().filter(|error| error.kind() != ErrorKind::NotFound).unwrap_or(source);
+                return Err(Error::Write { path: folder.to_owned(), source });
+            }
+            Err(_) => tokio::time::sleep(AGAIN).await,
+        }
+    }
+}
+
+/// Removes a group and those below, the lowest first.
+fn remove(folder: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)?.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove(&entry.path())?;
+        }
+    }
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Groups below `root` that belong to none of the instances given.
+pub fn strays(root: &str, instances: &HashSet<String>) -> Vec<PathBuf> {
+    if root.is_empty() {
+        return Vec::new();
+    }
+    let folders = |path: &Path| {
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        entries
+            .filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir()))
+            .map(|e| e.path())
+            .collect::<Vec<_>>()
+    };
+    let stray = |path: &PathBuf| {
+        let instance = instance(path);
+        instance.is_some_and(|instance| !instances.contains(&instance))
+    };
+    let namespaces = folders(&Path::new(CGROUPS).join(root.trim_start_matches('/')));
+    namespaces.iter().flat_map(|namespace| folders(namespace)).filter(stray).collect()
+}
+
+/// The full name of the instance whose group this is: NAMESPACE/FUNCTION.NUMBER.
+fn instance(path: &Path) -> Option<String> {
+    let (name, number) = path.file_name()?.to_str()?.rsplit_once('.')?;
+    let key = Key::new(name, path.parent()?.file_name()?.to_str()?)?;
+    Some(full_name(&key, number.parse().ok()?)).filter(|name| is_instance_name(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_have_their_instances_names() {
+        let key = Key::new("f", "dev").unwrap();
+        let path = folder("/workload", &key, 3).unwrap();
+        assert_eq!(path, Path::new("/sys/fs/cgroup/workload/dev/f.3"));
+        assert_eq!(instance(&path).as_deref(), Some("dev.f.3"));
+        assert_eq!(folder("", &key, 3), None);
+        for other in ["/sys/fs/cgroup/workload/shims/x", "/sys/fs/cgroup/workload/dev/f.x", "/"] {
+            assert_eq!(instance(Path::new(other)), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn goes_with_what_is_below_and_is_fine_when_gone() {
+        let place = tempfile::tempdir().unwrap();
+        let group = place.path().join("f.0");
+        fs::create_dir_all(group.join("a/b")).unwrap();
+        end(&group).await.unwrap();
+        assert!(!group.exists());
+        end(&group).await.unwrap();
+    }
+}
