@@ -1,7 +1,7 @@
 //! What the supervisor knows, in one place: every change goes through here, wakes who waits, and is shown.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -74,6 +74,8 @@ pub(crate) struct Service {
     pub name: String,
     /// State.
     pub state: State,
+    /// When it came into this state, in milliseconds since 1970; 0 before its first.
+    pub since_ms: u64,
     /// Main process, if there is one.
     pub pid: Option<i32>,
     /// How often it started again since the boot.
@@ -136,26 +138,8 @@ pub(crate) struct Status {
     pub services: Vec<Service>,
 }
 
-/// Changes that are kept of all services together.
-const HISTORY: usize = 200;
-
-/// A change of a service's state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Change {
-    /// When, in milliseconds since 1970.
-    pub at_ms: u64,
-    /// The service.
-    pub service: String,
-    /// Its state from then on.
-    pub state: State,
-    /// Why, where it failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub why: Option<String>,
-}
-
 struct Inner {
     status: RefCell<Status>,
-    history: RefCell<VecDeque<Change>>,
     changes: watch::Sender<u64>,
 }
 
@@ -166,11 +150,7 @@ pub(crate) struct Board(Rc<Inner>);
 impl Board {
     /// An empty one.
     pub(crate) fn new() -> Self {
-        Self(Rc::new(Inner {
-            status: RefCell::default(),
-            history: RefCell::default(),
-            changes: watch::Sender::new(0),
-        }))
+        Self(Rc::new(Inner { status: RefCell::default(), changes: watch::Sender::new(0) }))
     }
 
     /// A copy of what is known.
@@ -186,39 +166,10 @@ impl Board {
         after.healthy =
             after.all_ready() && after.services.iter().all(|service| service.healthy != Some(false));
         if after != before {
-            self.note(&before, &after);
+            date(&before, &mut after);
             *self.0.status.borrow_mut() = after;
             self.0.changes.send_modify(|count| *count += 1);
         }
-    }
-
-    /// Keeps changes of states.
-    fn note(&self, before: &Status, after: &Status) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut history = self.0.history.borrow_mut();
-        for service in &after.services {
-            let then = before.services.iter().find(|then| then.name == service.name);
-            if then.is_some_and(|then| then.state == service.state) {
-                continue;
-            }
-            if history.len() == HISTORY {
-                history.pop_front();
-            }
-            history.push_back(Change {
-                at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-                service: service.name.clone(),
-                state: service.state,
-                why: service
-                    .last_error
-                    .clone()
-                    .filter(|_| matches!(service.state, State::Restarting | State::Failed)),
-            });
-        }
-    }
-
-    /// What is kept of a service's changes, oldest first.
-    pub(crate) fn history(&self, service: &str) -> Vec<Change> {
-        self.0.history.borrow().iter().filter(|change| change.service == service).cloned().collect()
     }
 
     /// Notes a problem, or that it is gone.
@@ -260,6 +211,17 @@ impl Board {
         while !true_now(&self.0.status.borrow()) {
             // The sender lives as long as `self`.
             let _ = changes.changed().await;
+        }
+    }
+}
+
+/// Dates the services that are in another state than before.
+fn date(before: &Status, after: &mut Status) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    for service in &mut after.services {
+        let then = before.services.iter().find(|then| then.name == service.name);
+        if then.is_none_or(|then| then.state != service.state) {
+            service.since_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         }
     }
 }

@@ -19,7 +19,7 @@ pub(crate) enum Request {
     Status {},
     /// The services: one object for each.
     Services {
-        /// Only this one, with its history.
+        /// Only this one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
     },

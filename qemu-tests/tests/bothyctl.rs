@@ -113,7 +113,7 @@ fn says_the_same_here_and_from_afar() {
         for (line, word) in [
             ("status", "healthy"),
             ("services", "containerd  ready"),
-            ("services gateway", "SINCE"),
+            ("services gateway", "ENDED"),
             ("top --once", "figlet.openfaas-fn"),
             ("config", "hostname"),
             ("plan", "pid 1, start"),

@@ -42,10 +42,10 @@ pub(super) enum Command {
     Status,
     /// Show services: state, process, restarts, what they use
     #[command(
-        after_help = "Examples:\n  bothyctl services\n  bothyctl services gateway    with history and last lines"
+        after_help = "Examples:\n  bothyctl services\n  bothyctl services gateway    with its last ends and lines"
     )]
     Services {
-        /// Only this one, with its history and its last lines of the journal
+        /// Only this one, with its last ends and its last lines of the journal
         name: Option<String>,
     },
     /// Show the journal; the last 50 lines unless something else is said

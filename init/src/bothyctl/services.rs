@@ -28,7 +28,7 @@ pub(super) fn run(machine: &Machine, name: Option<String>, json: bool) -> Result
         list(&found).print();
         if let (Some(name), Some(service)) = (name, found.first()) {
             println!();
-            history(service).print();
+            ends(service).print();
             println!();
             let filter = Filter { service: Some(name), lines: Some(LINES), ..Filter::default() };
             machine.ask(&Request::Logs(Box::new(filter)), &mut |entry| {
@@ -63,12 +63,13 @@ fn list(services: &[Value]) -> Table {
     table
 }
 
-fn history(service: &Value) -> Table {
-    let mut table = Table::new(&["SINCE (UTC)", "STATE", "WHY"], &[]);
-    for change in of(service, "history").as_array().into_iter().flatten() {
-        let at = of(change, "at_ms").as_u64().unwrap_or(0);
-        let text = |key: &str| of(change, key).as_str().unwrap_or("").to_owned();
-        table.row(vec![moment::text(at * 1000), text("state"), text("why")]);
+/// Its last ends, the oldest first.
+fn ends(service: &Value) -> Table {
+    let mut table = Table::new(&["ENDED (UTC)", "AFTER", "WHY"], &[1]);
+    for end in of(service, "ends").as_array().into_iter().flatten() {
+        let number = |key: &str| of(end, key).as_u64().unwrap_or(0);
+        let why = of(end, "reason").as_str().unwrap_or("").to_owned();
+        table.row(vec![moment::text(number("time") * 1_000_000), span(number("lived")), why]);
     }
     table
 }

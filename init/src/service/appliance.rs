@@ -21,9 +21,10 @@ const HTTP: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED,
 
 const RESTART: Restart = Restart {
     first: Duration::from_millis(200),
-    longest: Duration::from_secs(30),
+    // Nobody is there to start it by hand: it is never away for longer, until it has used its limit.
+    longest: Duration::from_secs(10),
     stable: Duration::from_secs(60),
-    limit: 10,
+    limit: 24,
     interval: Duration::from_secs(600),
     slow: Duration::from_secs(300),
 };
@@ -51,6 +52,10 @@ const BASE: Declaration = Declaration {
     sandbox: Sandbox::None,
     sockets: &[],
 };
+
+/// What an image's import took is given back (mallopt(3)): a threshold that is set does not grow with what was freed.
+/// The gateway keeps 1.3 MiB then instead of 8.3.
+const MALLOC: &[(&str, &str)] = &[("MALLOC_ARENA_MAX", "2"), ("MALLOC_TRIM_THRESHOLD_", "131072")];
 
 /// Many connections at once.
 const MANY_FILES: &[(Resource, u64, u64)] = &[(Resource::Files, 65_536, 524_288), (Resource::Core, 0, 0)];
@@ -180,6 +185,7 @@ pub(crate) const SERVICES: [Declaration; 5] = [
             "--drain",
             "3s",
         ],
+        environment: MALLOC,
         health: Some(Health {
             probe: Probe::Http(GATEWAY_PORT, "/healthz"),
             period: Duration::from_secs(5),

@@ -91,11 +91,13 @@ impl Ledger {
             let surplus = service.ends.len().saturating_sub(HISTORY);
             service.ends.drain(..surplus);
             // One end is an accident that is over; said once, whatever the later ones were.
-            let minutes = verdict.pause.as_secs() / 60;
+            let (name, minutes) = (self.name, verdict.pause.as_secs() / 60);
             match (&service.trouble, verdict) {
                 (_, Verdict { failed: true, .. }) if !service.gave_up => {
-                    service.trouble =
-                        Some(format!("{reason}, too often: tried again every {minutes} minutes"));
+                    service.trouble = Some(format!(
+                        "{reason}, too often: tried again every {minutes} minutes; look at `bothyctl services {name}`; \
+                         `bothyctl reboot` starts it at once"
+                    ));
                     service.gave_up = true;
                 }
                 (None, Verdict { row, .. }) if row > 1 => {
@@ -257,7 +259,8 @@ mod tests {
             }
         }
         let again = "service nats: ended with exit status 1, again and again";
-        let failed = "service nats: ended with exit status 4, too often: tried again every 5 minutes";
+        let failed = "service nats: ended with exit status 4, too often: tried again every 5 minutes; \
+                      look at `bothyctl services nats`; `bothyctl reboot` starts it at once";
         assert_eq!(said, [[again], [failed]]);
         assert_eq!((ledger.now().state, ledger.now().ends.len()), (State::Failed, HISTORY));
         ledger.recovered();

@@ -75,8 +75,8 @@ mod tests {
         let (mut ends, policy) = (Ends::default(), policy());
         let pauses: Vec<_> = (0..12).map(|at| ends.count(&policy, SHORT, at, 0).pause.as_millis()).collect();
         assert_eq!(pauses[..5], [0, 200, 400, 800, 1600]);
-        assert_eq!(pauses[11], 30_000);
-        assert_eq!(ends.count(&policy, SHORT, 12, 255).pause.as_millis(), 37_500);
+        assert_eq!(pauses[11], 10_000);
+        assert_eq!(ends.count(&policy, SHORT, 12, 255).pause.as_millis(), 12_500);
         assert_eq!(ends.count(&policy, policy.stable, 13, 255).pause, Duration::ZERO);
         assert_eq!(ends.count(&policy, SHORT, 14, 0).pause.as_millis(), 200);
     }

@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use super::super::memory;
 use super::super::phases::plan as lists;
 use super::{Answer, Stop};
-use crate::board::{Board, Change, Service};
+use crate::board::{Board, Service};
 use crate::cgroup::Group;
 use crate::usage::{self, Usage};
 
@@ -21,16 +21,11 @@ const INTERVAL_MS: (u64, u64) = (100, 60_000);
 struct Report {
     #[serde(flatten)]
     service: Service,
-    /// Milliseconds since 1970 at which it came into this state.
-    since_ms: Option<u64>,
     #[serde(flatten)]
     usage: Usage,
-    /// The last changes, for one service.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    history: Option<Vec<Change>>,
 }
 
-/// All services, or one with its history.
+/// All services, or one.
 pub(super) async fn services(board: &Board, name: Option<&str>, answer: &mut Answer) -> Result<(), Stop> {
     let all = board.status().services;
     let names: Vec<String> = all.iter().map(|service| service.name.clone()).collect();
@@ -38,13 +33,7 @@ pub(super) async fn services(board: &Board, name: Option<&str>, answer: &mut Ans
     let mut any = false;
     for service in all.into_iter().filter(wanted) {
         any = true;
-        let changes = board.history(&service.name);
-        let report = Report {
-            since_ms: changes.last().map(|change| change.at_ms),
-            usage: Usage::of(&Group::at(&format!("system/{}", service.name))),
-            history: name.map(|_| changes),
-            service,
-        };
+        let report = Report { usage: Usage::of(&Group::at(&format!("system/{}", service.name))), service };
         answer.line(&report).await?;
     }
     match name {

@@ -71,7 +71,7 @@ fn answers_end_with_done_or_an_error() {
         assert_eq!(lab.one(r#"{"command":"status"}"#).await["services"][0]["name"], "nats");
         let service = lab.one(r#"{"command":"services","name":"nats"}"#).await;
         assert_eq!((&service["state"], &service["pid"]), (&json!("ready"), &json!(7)));
-        assert_eq!(service["history"][0]["state"], "ready");
+        assert_eq!((&service["state"], &service["ends"]), (&json!("ready"), &json!([])));
         assert!(service["since_ms"].as_u64().unwrap() > 1_600_000_000_000);
         let unknown = lab.ask(r#"{"command":"services","name":"x"}"#).await;
         assert!(unknown[0]["error"].as_str().unwrap().contains("there are: nats"), "{unknown:?}");
