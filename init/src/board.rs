@@ -91,6 +91,10 @@ pub(crate) struct Service {
     /// Whether that it failed was said.
     #[serde(default)]
     pub gave_up: bool,
+    /// What it wants people to know (`X_NOTICE=` among the words of sd_notify(3)): the gateway names functions that
+    /// ended. Several are separated by semicolons.
+    #[serde(default)]
+    pub notice: Option<String>,
     /// Its last ends, the oldest first.
     #[serde(default)]
     pub ends: Vec<End>,

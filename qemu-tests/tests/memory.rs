@@ -141,6 +141,8 @@ fn together(case: &mut Case, running: &mut Running, gateway: &Gateway) -> Result
         ensure!(case.answer(running, eater, "echo well")? == "well\n");
         let cause = "killed because all functions together took more memory than there is";
         said(running, &format!("{eater}.openfaas-fn: {cause}"))?;
+        let status = running.shell("bothyctl status")?.output;
+        ensure!(status.contains(&format!("notice: function {eater}.openfaas-fn: {cause}")), "{status}");
     }
     Ok(())
 }

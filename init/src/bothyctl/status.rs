@@ -53,6 +53,9 @@ fn describe(status: &Status) -> String {
         }
         text.push('\n');
     }
+    for notices in status.services.iter().filter_map(|service| service.notice.as_ref()) {
+        notices.split("; ").for_each(|notice| text += &format!("notice: {notice}\n"));
+    }
     for trouble in status.troubles() {
         text += &format!("problem: {}\n", trouble.replace('\n', "\n         "));
     }
@@ -62,6 +65,15 @@ fn describe(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn notices_are_lines_of_their_own() {
+        let notice = Some("function f.dev: its process ended; function g.dev: no room".to_owned());
+        let gateway = crate::board::Service { name: "gateway".into(), notice, ..Default::default() };
+        let text = describe(&Status { services: vec![gateway], ..Status::default() });
+        let end = "notice: function f.dev: its process ended\nnotice: function g.dev: no room\n";
+        assert!(text.ends_with(end), "{text}");
+    }
 
     #[test]
     fn a_problem_of_many_lines_stays_readable() {

@@ -48,11 +48,17 @@ impl Ledger {
         self.to(State::Blocked, &format!("{by} has failed"), |_| {});
     }
 
-    /// Its process runs.
-    pub(super) fn starts(&self, who: Identity) {
+    /// Its process runs: a new one, or one that is adopted.
+    pub(super) fn starts(&self, who: Identity, adopted: bool) {
         self.who.set(Some(who));
         let healthy = self.checked.then_some(false);
-        self.to(State::Starting, "", |service| (service.pid, service.healthy) = (Some(who.pid), healthy));
+        self.to(State::Starting, "", |service| {
+            (service.pid, service.healthy) = (Some(who.pid), healthy);
+            // An adopted one has said it before, and does not say it again.
+            if !adopted {
+                service.notice = None;
+            }
+        });
     }
 
     /// It works.
@@ -131,6 +137,15 @@ impl Ledger {
                 if healthy { "" } else { "not " }
             );
             self.board.service(self.name, |service| service.healthy = Some(healthy));
+        }
+    }
+
+    /// It wants people to know something; an empty text takes it back.
+    pub(super) fn notice(&self, text: &str) {
+        let notice = Some(text.to_owned()).filter(|text| !text.is_empty());
+        if self.now().notice != notice {
+            self.board.service(self.name, |service| service.notice = notice);
+            self.write();
         }
     }
 
@@ -219,7 +234,7 @@ mod tests {
         let ledger = ledger(run.path());
         let who = Identity { pid: 7, started: 70 };
         ledger.waits();
-        ledger.starts(who);
+        ledger.starts(who, false);
         let record = Record::read(run.path(), "nats").unwrap();
         assert_eq!(
             (record.who, record.service.state, record.service.healthy),

@@ -68,10 +68,10 @@ impl Readiness {
         self.notify.as_ref().map(|(_, path)| path.as_path())
     }
 
-    /// Waits until the service is ready.
-    pub(super) async fn wait(&self, asked: &Asked<'_>) {
+    /// Waits until the service is ready; its notice of something (`X_NOTICE=`) goes to `says`.
+    pub(super) async fn wait(&self, asked: &Asked<'_>, says: &impl Fn(&str)) {
         match (&self.notify, self.ready) {
-            (Some((socket, _)), _) => while !self.next(socket).await {},
+            (Some((socket, _)), _) => while !self.next(socket, says).await {},
             (None, Ready::Probe(probe)) => {
                 let pause = if matches!(probe, Probe::Exec(_)) { COMMAND_AGAIN } else { AGAIN };
                 while asked.ask(probe, LIMIT).await.is_err() {
@@ -82,18 +82,18 @@ impl Readiness {
         }
     }
 
-    /// Takes messages that nobody needs any more, so that the sender does not wait for room. Never ends.
-    pub(super) async fn drain(&self) {
+    /// Takes messages of one that is ready: the sender must not wait for room. Never ends.
+    pub(super) async fn drain(&self, says: &impl Fn(&str)) {
         match &self.notify {
             Some((socket, _)) => loop {
-                self.next(socket).await;
+                self.next(socket, says).await;
             },
             None => std::future::pending().await,
         }
     }
 
     /// Takes one message, and does what it says about descriptors; whether it says ready.
-    async fn next(&self, socket: &UnixDatagram) -> bool {
+    async fn next(&self, socket: &UnixDatagram, says: &impl Fn(&str)) -> bool {
         let Ok((bytes, descriptors)) = socket.async_io(Interest::READABLE, || receive(socket)).await else {
             tokio::time::sleep(AGAIN).await;
             return false;
@@ -106,6 +106,7 @@ impl Readiness {
             Some(Wish::Forget(name)) => self.store.forget(self.service, name),
             None => {}
         }
+        text.lines().filter_map(|line| line.strip_prefix("X_NOTICE=")).for_each(says);
         text.lines().any(|line| line == "READY=1")
     }
 }
@@ -131,9 +132,12 @@ mod tests {
     use super::*;
     use crate::service::{Reaped, SERVICES};
 
-    async fn wait(readiness: &Readiness) {
+    async fn wait(readiness: &Readiness) -> Vec<String> {
         let (reaped, journal) = (Reaped::default(), Path::new("/nonexistent"));
-        readiness.wait(&Asked { declaration: &SERVICES[0], group: None, journal, reaped: &reaped }).await;
+        let said = std::cell::RefCell::<Vec<String>>::default();
+        let asked = Asked { declaration: &SERVICES[0], group: None, journal, reaped: &reaped };
+        readiness.wait(&asked, &|text: &str| said.borrow_mut().push(text.to_owned())).await;
+        said.into_inner()
     }
 
     #[tokio::test(flavor = "current_thread")]
@@ -145,8 +149,8 @@ mod tests {
         let sender = std::os::unix::net::UnixDatagram::unbound().unwrap();
         sender.send_to(b"STATUS=loading\nNOTREADY=1", &path).unwrap();
         assert!(tokio::time::timeout(Duration::from_millis(50), wait(&probe)).await.is_err());
-        sender.send_to(b"READY=1\nSTATUS=serving", &path).unwrap();
-        wait(&probe).await;
+        sender.send_to(b"READY=1\nSTATUS=serving\nX_NOTICE=one ended", &path).unwrap();
+        assert_eq!(wait(&probe).await, ["one ended"]);
     }
 
     #[tokio::test(flavor = "current_thread")]

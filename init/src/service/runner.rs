@@ -135,6 +135,7 @@ impl Runner {
         stop: &mut watch::Receiver<bool>,
     ) -> Turn {
         let declaration = &self.declaration;
+        let is_adopted = adopted.is_some();
         let running = match adopted {
             Some(running) => running,
             None => match self.start() {
@@ -148,7 +149,8 @@ impl Runner {
         let Running { process, readiness, ready: was_ready } = running;
         let asks =
             Asked { declaration, group: self.group(), journal: &self.place.journal, reaped: &self.reaped };
-        ledger.starts(process.who);
+        ledger.starts(process.who, is_adopted);
+        let says = |text: &str| ledger.notice(text);
         if !was_ready {
             let limit = declaration.start_limit;
             tokio::select! {
@@ -157,7 +159,7 @@ impl Runner {
                     self.stop(ledger, &process, "").await;
                     return Turn::Asked;
                 }
-                in_time = tokio::time::timeout(limit, readiness.wait(&asks)) => if in_time.is_err() {
+                in_time = tokio::time::timeout(limit, readiness.wait(&asks, &says)) => if in_time.is_err() {
                     let why = format!("was not ready within {} s", limit.as_secs());
                     self.stop(ledger, &process, &why).await;
                     return Turn::Ended(why);
@@ -186,7 +188,7 @@ impl Runner {
                 self.stop(ledger, &process, &why).await;
                 Turn::Ended(why)
             }
-            () = async { tokio::join!(readiness.drain(), recovers); } => Turn::Asked,
+            () = async { tokio::join!(readiness.drain(&says), recovers); } => Turn::Asked,
         }
     }
 
@@ -299,7 +301,7 @@ impl Runner {
             }
             Err(error) => {
                 tracing::warn!("{name} starts again instead of process {pid}: {error}");
-                ledger.starts(process.who);
+                ledger.starts(process.who, true);
                 self.stop(ledger, &process, "").await;
                 ledger.waits();
                 None

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
 
 use super::backoff::Backoff;
 use super::command::Command;
@@ -13,25 +12,12 @@ use super::functions::{Endpoint, Function, Functions, Refused, State};
 use super::instance::{Instance, PORT};
 use super::pen::Pen;
 use super::removal::Removals;
+use super::serving::Serving;
 use super::watcher::watch;
 use super::{World, cause, pause, ready};
 use crate::containerd::Task;
 use crate::desired::Document;
 use crate::error::{Error, Result};
-
-/// The instance that serves.
-struct Serving {
-    instance: Instance,
-    endpoint: Arc<Endpoint>,
-    since: Instant,
-    watcher: AbortHandle,
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.watcher.abort();
-    }
-}
 
 /// A function's actor.
 pub struct Actor {
@@ -87,6 +73,7 @@ impl Actor {
             self.function.looking();
             let again = self.converge().await;
             self.function.set_attempted();
+            let again = again.into_iter().chain(self.forgive()).min();
             if again.is_none()
                 && self.document.is_none()
                 && self.removals.is_empty()
@@ -106,6 +93,16 @@ impl Actor {
                 None => return,
             }
         }
+    }
+
+    /// Takes the notice of a function back that has been well for a while. Returns when that will be.
+    fn forgive(&self) -> Option<Duration> {
+        let serving = self.serving.as_ref().filter(|_| self.functions.notices.has(&self.function.key))?;
+        let left = serving.until_well();
+        if left.is_none() {
+            self.functions.notices.clear(&self.function.key);
+        }
+        left
     }
 
     /// Looks, and acts once. Returns when to look again, if nothing happens before.
@@ -135,11 +132,13 @@ impl Actor {
                 let delay = self.backoff.ended(ended.since);
                 let cause = cause::of(&self.world.settings.cgroup_root, &ended.instance);
                 tracing::warn!("{}: {cause}, start again in {} ms", self.function.key, delay.as_millis());
+                self.functions.notices.set(&self.function.key, cause);
                 self.hold(delay, cause);
             }
         }
         let current = match (wanted, found) {
             (None, _) => {
+                self.functions.notices.clear(&self.function.key);
                 self.function.rest();
                 None
             }
@@ -219,6 +218,7 @@ impl Actor {
             Err(error) => {
                 let delay = self.backoff.failed();
                 self.not_before = Some(Instant::now() + delay);
+                self.functions.notices.set(&self.function.key, &error.to_string());
                 self.function.set_state(State::Failed(error.to_string()));
                 None
             }
@@ -297,6 +297,7 @@ impl Actor {
         }
         self.backoff.reset();
         let previous = self.serving.take();
+        self.functions.notices.clear(&self.function.key);
         self.let_in(instance, address);
         // `converge` removes the old one as soon as its calls have ended.
         if let Some(previous) = previous {

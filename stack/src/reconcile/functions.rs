@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use super::World;
 use super::actor::Actor;
 use super::command::Command;
+use super::notices::Notices;
 use crate::desired::Document;
 use crate::error::Error;
 use crate::key::Key;
@@ -217,6 +218,7 @@ impl Function {
 #[derive(Default)]
 pub struct Functions {
     map: RwLock<HashMap<String, Arc<Function>>>,
+    pub(super) notices: Notices,
     world: OnceLock<Arc<World>>,
 }
 

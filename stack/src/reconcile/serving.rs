@@ -1,0 +1,37 @@
+//! The instance that serves.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::AbortHandle;
+
+use super::functions::Endpoint;
+use super::instance::Instance;
+
+/// An instance that serves this long is well, whatever its function's last ones were.
+const WELL: Duration = Duration::from_secs(60);
+
+/// An instance that calls are let into.
+pub struct Serving {
+    /// Which.
+    pub instance: Instance,
+    /// Its way in.
+    pub endpoint: Arc<Endpoint>,
+    /// Since when.
+    pub since: Instant,
+    /// The task that waits for the end of its process.
+    pub watcher: AbortHandle,
+}
+
+impl Serving {
+    /// How long until it counts as well; nothing when it does.
+    pub fn until_well(&self) -> Option<Duration> {
+        Some(WELL.saturating_sub(self.since.elapsed())).filter(|left| !left.is_zero())
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.watcher.abort();
+    }
+}
