@@ -10,12 +10,12 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::ext4::SUPERBLOCKS;
+use super::ext4::{SUPERBLOCK, superblocks};
 use crate::console::{Level, kmsg, say};
 use crate::error::{Error, Result};
 
 /// Where the first superblock was; a sector is written whole or not at all.
-const PLACE: u64 = SUPERBLOCKS[0];
+const PLACE: u64 = SUPERBLOCK;
 const SECTOR: usize = 512;
 /// What the sector begins with.
 const MARK: &[u8; 16] = b"bothy: erase me\0";
@@ -73,7 +73,7 @@ pub(super) fn erase(device: &Path) -> Result<()> {
             }
         }
         // Not left to a discard: a backup superblock would bring the label back.
-        for place in SUPERBLOCKS.into_iter().skip(1).filter(|place| place + 4096 <= size) {
+        for place in superblocks(size).into_iter().skip(1).filter(|place| place + 4096 <= size) {
             zero(&file, place, place + 4096)?;
         }
         file.sync_all()?;

@@ -1,6 +1,7 @@
 //! The data file system: whether it was made, making it, checking it, labelling it.
 
 use std::fs::File;
+use std::io::{Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -10,8 +11,14 @@ use super::helper;
 use crate::console::{Level, kmsg};
 use crate::error::{Error, Result};
 
-/// Offset of the first superblock, and of the first backup of a file system with blocks of 4096 bytes.
-pub(super) const SUPERBLOCKS: [u64; 2] = [1024, 32768 * 4096];
+/// Offset of the first superblock.
+pub(super) const SUPERBLOCK: u64 = 1024;
+/// Size of a block, whatever the size of the file system.
+const BLOCK: u64 = 4096;
+/// Size of a block group: as many blocks as a bitmap of one block has bits.
+const GROUP: u64 = 8 * BLOCK * BLOCK;
+/// Less than this is not worth growing for.
+const GROW_MIN: u64 = 8 << 20;
 /// Making writes little; a card that takes longer is broken.
 const MAKE_LIMIT: Duration = Duration::from_secs(120);
 /// Checking reads every inode of a full disk.
@@ -22,24 +29,50 @@ const CHECK_LIMIT: Duration = Duration::from_secs(600);
 struct Superblock {
     label: String,
     clean: bool,
+    /// In bytes.
+    size: u64,
+}
+
+/// Where superblocks lie in a file system of that many bytes: the first, and backups in the groups 1 and the powers of
+/// 3, 5 and 7 (`sparse_super`, Documentation/filesystems/ext4/blockgroup.rst).
+pub(super) fn superblocks(length: u64) -> Vec<u64> {
+    let count = length.div_ceil(GROUP);
+    let powers = |base: u64| std::iter::successors(Some(base), move |power| power.checked_mul(base));
+    let mut groups: Vec<u64> =
+        [3, 5, 7].into_iter().flat_map(|base| powers(base).take_while(|group| *group < count)).collect();
+    groups.extend((count > 1).then_some(1));
+    groups.sort_unstable();
+    let backups = groups.into_iter().map(|group| group * GROUP).filter(|at| at + 1024 <= length);
+    std::iter::once(SUPERBLOCK).chain(backups).collect()
+}
+
+/// Size of a device or file in bytes.
+fn length(device: &Path) -> Result<u64> {
+    let mut file = File::open(device).map_err(Error::read(device))?;
+    file.seek(SeekFrom::End(0)).map_err(Error::read(device))
 }
 
 impl Superblock {
     /// Reads the first 1024 bytes of one (Documentation/filesystems/ext4/super.rst); `None` if it is none.
     fn parse(bytes: &[u8]) -> Option<Self> {
         const RECOVER: u32 = 4;
+        const WIDE: u32 = 0x80;
         const VALID: u16 = 1;
         const ERRORS: u16 = 2;
         let u16_at = |at: usize| Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
         if u16_at(0x38)? != 0xef53 {
             return None;
         }
-        let incompatible = u32::from_le_bytes(bytes.get(0x60..0x64)?.try_into().ok()?);
+        let u32_at = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        let incompatible = u32_at(0x60)?;
+        let high = if incompatible & WIDE == 0 { 0 } else { u32_at(0x150)? };
+        let blocks = u64::from(high) << 32 | u64::from(u32_at(4)?);
         let state = u16_at(0x3a)?;
         let label = bytes.get(0x78..0x88)?.split(|byte| *byte == 0).next().unwrap_or_default();
         Some(Self {
             label: String::from_utf8_lossy(label).into_owned(),
             clean: state & VALID != 0 && state & ERRORS == 0 && incompatible & RECOVER == 0,
+            size: blocks.checked_mul(1024_u64.checked_shl(u32_at(0x18)?)?)?,
         })
     }
 }
@@ -54,15 +87,20 @@ fn superblock(device: &Path, offset: u64) -> Result<Option<Superblock>> {
     }
 }
 
-/// Whether the file system was finished once: the label is written last. A backup superblock counts too, so that one
-/// bad block at the start never lets a first boot erase what is there.
+/// Whether the file system was finished once: the label is written last. Any backup superblock counts too, so that no
+/// bad block ever lets a first boot erase what is there.
 pub(crate) fn is_made(device: &Path, label: &str) -> Result<bool> {
-    for offset in SUPERBLOCKS {
+    Ok(labelled(device, label)?.is_some())
+}
+
+/// The first superblock that carries the label.
+fn labelled(device: &Path, label: &str) -> Result<Option<u64>> {
+    for offset in superblocks(length(device)?) {
         if superblock(device, offset)?.is_some_and(|found| found.label == label) {
-            return Ok(true);
+            return Ok(Some(offset));
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// Makes it, with a fresh UUID and no label. Tables are zeroed later by the kernel, so that this takes no time.
@@ -74,21 +112,48 @@ pub(crate) fn make(device: &Path) -> Result<()> {
     helper::run("/usr/sbin/mke2fs", &options, device, 0, MAKE_LIMIT)
 }
 
-/// Checks it if it was not left clean. What `-p` does not repair alone, `-y` does: nobody is there to answer.
-pub(crate) fn check(device: &Path) -> Result<()> {
-    if superblock(device, 1024)?.is_some_and(|found| found.clean) {
+/// Checks it if it was not left clean. What `-p` does not repair alone, `-y` does: nobody is there to answer. What that
+/// finds without a name it puts into `lost+found`.
+pub(crate) fn check(device: &Path, label: &str) -> Result<()> {
+    let first = superblock(device, SUPERBLOCK)?;
+    if first.as_ref().is_some_and(|found| found.clean) {
         return Ok(());
     }
     kmsg(Level::Warning, &format!("{} was not left clean, checking it", device.display()));
+    // Where the first superblock is none any more, e2fsck would look at the first backup only.
+    let backup = if first.is_none() { labelled(device, label)? } else { None };
+    let block = backup.map(|offset| (offset / BLOCK).to_string());
+    let options = |how| match &block {
+        Some(block) => vec![how, "-b", block, "-B", "4096"],
+        None => vec![how],
+    };
     // 1: repaired; 2: repaired, a mounted one would need a restart; 4 and more: not repaired.
-    match helper::run("/usr/sbin/e2fsck", &["-p"], device, 3, CHECK_LIMIT) {
+    match helper::run("/usr/sbin/e2fsck", &options("-p"), device, 3, CHECK_LIMIT) {
         Err(error @ Error::Helper { .. }) => {
             kmsg(Level::Error, &error.to_string());
-            helper::run("/usr/sbin/e2fsck", &["-y"], device, 3, CHECK_LIMIT)
+            helper::run("/usr/sbin/e2fsck", &options("-y"), device, 3, CHECK_LIMIT)
         }
         // One that is too slow would be so again.
         done => done,
     }
+}
+
+/// Lets a mounted file system fill its partition (`EXT4_IOC_RESIZE_FS`). The kernel does it in its journal, group after
+/// group: a power cut leaves a smaller one, and the next start goes on.
+pub(crate) fn fill(mounted: &Path, device: &Path) -> Result<()> {
+    // _IOW('f', 16, u64)
+    const RESIZE: u64 = (1 << 30) | (8 << 16) | (0x66 << 8) | 16;
+    let wanted = length(device)? / BLOCK * BLOCK;
+    let has = superblock(device, SUPERBLOCK)?.map_or(wanted, |found| found.size);
+    if wanted < has.saturating_add(GROW_MIN) {
+        return Ok(());
+    }
+    kmsg(Level::Info, &format!("data grows from {} to {} MiB", has >> 20, wanted >> 20));
+    let folder = File::open(mounted).map_err(Error::read(mounted))?;
+    let blocks = wanted / BLOCK;
+    // SAFETY: the kernel reads one number, which is there.
+    let done = unsafe { libc::ioctl(folder.as_raw_fd(), RESIZE as libc::Ioctl, &raw const blocks) };
+    if done < 0 { Err(Error::control("grow the file system", mounted.display().to_string())) } else { Ok(()) }
 }
 
 /// Labels a mounted file system, backups included (`FS_IOC_SETFSLABEL`, ext4 since Linux 5.17).
@@ -120,14 +185,14 @@ mod tests {
         assert!(!is_made(file.path(), "data").unwrap());
         make(file.path()).unwrap();
         let fresh = superblock(file.path(), 1024).unwrap().unwrap();
-        assert_eq!(fresh, Superblock { label: String::new(), clean: true });
+        assert_eq!(fresh, Superblock { label: String::new(), clean: true, size: 200 << 20 });
         assert!(!is_made(file.path(), "data").unwrap());
         helper::run("/usr/sbin/tune2fs", &["-L", "data"], file.path(), 0, MAKE_LIMIT).unwrap();
         assert!(is_made(file.path(), "data").unwrap());
         // The state "has errors" makes it unclean; the check repairs that.
         file.as_file().write_all_at(&[3, 0], 1024 + 0x3a).unwrap();
         assert!(!superblock(file.path(), 1024).unwrap().unwrap().clean);
-        check(file.path()).unwrap();
+        check(file.path(), "data").unwrap();
         assert!(superblock(file.path(), 1024).unwrap().unwrap().clean);
     }
 
@@ -141,7 +206,7 @@ mod tests {
             helper::run("/usr/sbin/tune2fs", &["-L", "data"], file.path(), 0, MAKE_LIMIT).unwrap();
             file.as_file().write_all_at(&[0; 1024], 1024).unwrap();
             assert!(is_made(file.path(), "data").unwrap(), "{mib}: the backup carries the label");
-            check(file.path()).unwrap();
+            check(file.path(), "data").unwrap();
             assert_eq!(superblock(file.path(), 1024).unwrap().unwrap().label, "data");
         }
     }
@@ -152,5 +217,33 @@ mod tests {
         let error = make(file.path()).unwrap_err().to_string();
         assert!(error.starts_with("/usr/sbin/mke2fs ended with exit status: 1"), "{error}");
         assert!(is_made(Path::new("/nonexistent"), "data").is_err());
+    }
+
+    #[test]
+    fn backups_are_where_they_are_made() {
+        assert_eq!(superblocks(4 << 20), [1024]);
+        let groups: Vec<u64> = superblocks(30 * GROUP).iter().map(|at| at / GROUP).collect();
+        assert_eq!(groups, [0, 1, 3, 5, 7, 9, 25, 27]);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(10 * GROUP).unwrap();
+        make(file.path()).unwrap();
+        for at in superblocks(10 * GROUP) {
+            assert!(superblock(file.path(), at).unwrap().is_some(), "{at}");
+        }
+    }
+
+    #[test]
+    fn the_last_superblock_saves_all() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(4 * GROUP).unwrap();
+        make(file.path()).unwrap();
+        helper::run("/usr/sbin/tune2fs", &["-L", "data"], file.path(), 0, MAKE_LIMIT).unwrap();
+        for at in [SUPERBLOCK, GROUP] {
+            file.as_file().write_all_at(&[0xa5; 1024], at).unwrap();
+        }
+        assert!(is_made(file.path(), "data").unwrap());
+        check(file.path(), "data").unwrap();
+        let again = superblock(file.path(), SUPERBLOCK).unwrap().unwrap();
+        assert_eq!((again.label.as_str(), again.clean), ("data", true));
     }
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::mount::MountFlags;
 
 use crate::block;
-use crate::console::{Level, kmsg};
+use crate::console::{Level, alarm, kmsg};
 use crate::error::{Error, Result};
 use crate::initrd::BOOT_DISK;
 use crate::mounts;
@@ -37,6 +37,11 @@ pub(crate) enum Data {
 pub(crate) fn boot_disk() -> Result<String> {
     let text = crate::file::read(BOOT_DISK)?;
     Ok(text.split_whitespace().next().unwrap_or_default().to_owned())
+}
+
+/// How many files a repair found without a name: they are in `lost+found`.
+pub(crate) fn lost_and_found() -> usize {
+    fs::read_dir("/var/lost+found").map_or(0, Iterator::count)
 }
 
 /// The device under `/var`, if that is a disk's.
@@ -97,8 +102,12 @@ fn on_disk(disk: &str) -> Result<String> {
         erase::erase(&device)?;
     }
     if ext4::is_made(&device, LABEL)? {
-        ext4::check(&device)?;
+        ext4::check(&device, LABEL)?;
         attach(&device)?;
+        // A data partition that stays as small as it was is better than none.
+        if let Err(error) = ext4::fill(Path::new("/var"), &device) {
+            alarm(&error.to_string());
+        }
     } else {
         ext4::make(&device)?;
         attach(&device)?;

@@ -23,6 +23,8 @@ const MIB: u64 = 1 << 20;
 const ROOT_BYTES: u64 = 512 * MIB;
 /// Less than this is no place for containers and logs.
 const DATA_BYTES_MIN: u64 = 64 * MIB;
+/// Room behind `data` that is worth a change of the table.
+const GROW_BYTES_MIN: u64 = 16 * MIB;
 /// Size of a superblock of ext4.
 const SUPERBLOCK_BYTES: u64 = 1024;
 /// Where the entries of the table at the front lie.
@@ -51,8 +53,8 @@ pub(crate) fn read(disk: &Path) -> Result<Vec<Part>> {
     Ok(parts(&gpt))
 }
 
-/// Adds `root-b` and `data` where they are missing and fit, and gives all partitions. A disk too small for both is
-/// left as it is. A table whose front is torn is made whole from its backup.
+/// Adds `root-b` and `data` where they are missing and fit, lets `data` grow with the disk, and gives all partitions. A
+/// disk too small for both is left as it is. A table whose front is torn is made whole from its backup.
 pub(crate) fn extend(disk: &Path) -> Result<Vec<Part>> {
     let mut file = OpenOptions::new().read(true).write(true).open(disk).map_err(Error::read(disk))?;
     let mut gpt = GPT::find_from(&mut file).map_err(wrong(disk))?;
@@ -65,12 +67,13 @@ pub(crate) fn extend(disk: &Path) -> Result<Vec<Part>> {
     }
     let mut fuller = gpt.clone();
     fuller.header.update_from(&mut file, gpt.sector_size).map_err(wrong(disk))?;
-    let added = complete(&mut fuller).map_err(wrong(disk))?;
-    if added {
+    let before = data_length(&gpt);
+    let changed = complete(&mut fuller).map_err(wrong(disk))? || grow(&mut fuller);
+    if changed {
         gpt = fuller;
-        forget_old(&file, &parts(&gpt)).map_err(Error::write(disk))?;
+        forget_old(&file, &parts(&gpt), before).map_err(Error::write(disk))?;
     }
-    if added || torn {
+    if changed || torn {
         write(&mut gpt, &mut file).map_err(wrong(disk))?;
     }
     Ok(parts(&gpt))
@@ -93,12 +96,34 @@ fn complete(gpt: &mut GPT) -> Result<bool, &'static str> {
     Ok(add(gpt, "data", LINUX_DATA, None))
 }
 
-/// Wipes what says "made" where `data` will lie, before there is an entry for it: on a medium that was written anew
-/// lies the file system of its former owner, with passwords and functions that nobody expects.
-fn forget_old(file: &File, parts: &[Part]) -> io::Result<()> {
+/// Lets `data`, where it is the last one, reach to the end of a disk that is larger than when it was made. Whether that
+/// was anything.
+fn grow(gpt: &mut GPT) -> bool {
+    let align = MIB / gpt.sector_size;
+    let end = (gpt.header.last_usable_lba + 1) / align * align;
+    let smallest = GROW_BYTES_MIN / gpt.sector_size;
+    let used = gpt.iter().filter(|(_, entry)| entry.is_used());
+    let last = used.map(|(_, entry)| entry.ending_lba).max().unwrap_or_default();
+    let data = gpt.iter_mut().map(|(_, entry)| entry).find(|entry| entry.partition_name.as_str() == "data");
+    match data {
+        Some(data) if data.ending_lba == last && end > last + smallest => {
+            data.ending_lba = end - 1;
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Length of `data` in bytes; 0 where there is none.
+fn data_length(gpt: &GPT) -> u64 {
+    parts(gpt).iter().find(|part| part.name == "data").map_or(0, |part| part.length)
+}
+
+/// Wipes what says "made" where `data` will lie, from `before` on, before there is an entry for it: on a medium that was
+/// written anew lies the file system of its former owner, with passwords and functions that nobody expects.
+fn forget_old(file: &File, parts: &[Part], before: u64) -> io::Result<()> {
     for data in parts.iter().filter(|part| part.name == "data") {
-        for offset in ext4::SUPERBLOCKS.into_iter().filter(|offset| offset + SUPERBLOCK_BYTES <= data.length)
-        {
+        for offset in ext4::superblocks(data.length).into_iter().filter(|offset| *offset >= before) {
             file.write_all_at(&[0; SUPERBLOCK_BYTES as usize], data.start + offset)?;
         }
     }
@@ -220,10 +245,12 @@ impl Seek for Record {
     }
 }
 
-/// Tells the kernel of a partition that it does not know, without touching those in use (`BLKPG_ADD_PARTITION`).
+/// Tells the kernel of a partition that it does not know, or knows as a shorter one, without touching those in use
+/// (`BLKPG_ADD_PARTITION`, `BLKPG_RESIZE_PARTITION`).
 pub(crate) fn announce(node: &Path, disk: &str, part: &Part) -> Result<()> {
     const BLKPG: u64 = 0x1269;
     const ADD_PARTITION: i32 = 1;
+    const RESIZE_PARTITION: i32 = 3;
     #[repr(C)]
     struct Partition {
         start: i64,
@@ -238,18 +265,22 @@ pub(crate) fn announce(node: &Path, disk: &str, part: &Part) -> Result<()> {
         length: i32,
         data: *mut Partition,
     }
-    if Path::new("/sys/class/block").join(block::partition_name(disk, part.number)).exists() {
-        return Ok(());
-    }
+    let known = Path::new("/sys/class/block").join(block::partition_name(disk, part.number));
+    let op = match std::fs::read_to_string(known.join("size")) {
+        // In units of 512 bytes, whatever the disk's sectors are.
+        Ok(sectors) if sectors.trim().parse() == Ok(part.length / 512) => return Ok(()),
+        Ok(_) => RESIZE_PARTITION,
+        Err(_) => ADD_PARTITION,
+    };
     let file = File::open(node).map_err(Error::read(node))?;
     let number = part.number as i32;
     let (start, length) = (part.start as i64, part.length as i64);
     let mut data = Partition { start, length, number, names: [0; 128] };
     let length = size_of::<Partition>() as i32;
-    let argument = Argument { op: ADD_PARTITION, flags: 0, length, data: &raw mut data };
+    let argument = Argument { op, flags: 0, length, data: &raw mut data };
     // SAFETY: both structures are laid out as in include/uapi/linux/blkpg.h and live during the call.
     let done = unsafe { libc::ioctl(file.as_raw_fd(), BLKPG as libc::Ioctl, &raw const argument) };
-    if done < 0 { Err(Error::control("add a partition", disk)) } else { Ok(()) }
+    if done < 0 { Err(Error::control("tell the kernel of a partition", disk)) } else { Ok(()) }
 }
 
 fn wrong<E: std::fmt::Display>(disk: &Path) -> impl Fn(E) -> Error {
@@ -310,6 +341,26 @@ mod tests {
     }
 
     #[test]
+    fn data_grows_with_the_disk() {
+        let file = image(2048);
+        let before = extend(file.path()).unwrap();
+        let place = before[3].start + 5 * (128 * MIB);
+        file.as_file().write_all_at(&[7; 1024], place).unwrap();
+        for (size, grown) in [(2056, false), (8192, true)] {
+            file.as_file().set_len(size * MIB).unwrap();
+            let parts = extend(file.path()).unwrap();
+            let length = if grown { (size - 1281 - 1) * MIB } else { before[3].length };
+            assert_eq!((parts[3].start, parts[3].length), (before[3].start, length), "{size}");
+            assert_eq!(parts[..3], before[..3]);
+            assert_eq!(read(file.path()).unwrap(), parts);
+        }
+        // What lay in the old part is somebody's.
+        let mut kept = [0; 1024];
+        file.as_file().read_exact_at(&mut kept, place).unwrap();
+        assert_eq!(kept, [7; 1024]);
+    }
+
+    #[test]
     fn a_second_time_changes_nothing() {
         let file = image(2048);
         let parts = extend(file.path()).unwrap();
@@ -345,7 +396,7 @@ mod tests {
     #[test]
     fn what_lay_where_data_will_be_is_forgotten() {
         let file = image(2048);
-        for offset in ext4::SUPERBLOCKS {
+        for offset in ext4::superblocks(700 * MIB) {
             file.as_file().write_all_at(&[7; 4096], 1281 * MIB + offset - 1024).unwrap();
         }
         let parts = extend(file.path()).unwrap();
@@ -354,7 +405,7 @@ mod tests {
             file.as_file().read_exact_at(&mut bytes, parts[3].start + offset).unwrap();
             bytes
         };
-        assert!(ext4::SUPERBLOCKS.iter().all(|offset| read(*offset) == [0; 1024]));
+        assert!(ext4::superblocks(700 * MIB).iter().all(|offset| read(*offset) == [0; 1024]));
         // A partition that has its entry is somebody's.
         file.as_file().write_all_at(&[7; 1024], parts[3].start + 1024).unwrap();
         extend(file.path()).unwrap();
