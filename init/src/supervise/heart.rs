@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::task::{spawn_blocking, spawn_local};
 
 use super::pid1;
+use crate::board::Board;
 use crate::link::ToPid1;
 
 /// Time between two beats.
@@ -22,7 +23,7 @@ const WRITE: Duration = Duration::from_secs(60);
 const FILE: &str = "/var/lib/bothy/heartbeat";
 
 /// Beats for ever. Data has to be writable from the first write on that succeeds, and only where it is `on_disk`.
-pub(super) async fn beat(link: pid1::Link, on_disk: Rc<Cell<bool>>) {
+pub(super) async fn beat(link: pid1::Link, on_disk: Rc<Cell<bool>>, board: Board) {
     let written: Rc<Cell<Option<Instant>>> = Rc::default();
     let writing = Rc::new(Cell::new(false));
     let mut next = Instant::now() + WRITE;
@@ -31,13 +32,19 @@ pub(super) async fn beat(link: pid1::Link, on_disk: Rc<Cell<bool>>) {
         link.post(&ToPid1::Alive(age), None);
         if on_disk.get() && Instant::now() >= next && !writing.replace(true) {
             next = Instant::now() + WRITE;
-            let (written, writing) = (written.clone(), writing.clone());
+            let (written, writing, board) = (written.clone(), writing.clone(), board.clone());
             spawn_local(async move {
-                match spawn_blocking(|| write(Path::new(FILE))).await {
-                    Ok(Ok(())) => written.set(Some(Instant::now())),
-                    Ok(Err(error)) => tracing::error!("write {FILE}: {error}"),
-                    Err(error) => tracing::error!("write {FILE}: {error}"),
-                }
+                let done = spawn_blocking(|| write(Path::new(FILE))).await;
+                let failed = match done {
+                    Ok(Ok(())) => {
+                        written.set(Some(Instant::now()));
+                        None
+                    }
+                    Ok(Err(error)) => Some(format!("write {FILE}: {error}")),
+                    Err(error) => Some(format!("write {FILE}: {error}")),
+                };
+                let text = |why| format!("data takes nothing any more: {why}; the disk may be worn out");
+                board.problem("data writes", failed.map(text));
                 writing.set(false);
             });
         }

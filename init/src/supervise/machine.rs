@@ -11,8 +11,8 @@ use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 
 use super::configuration::{self, Effective};
 use super::{
-    RUN, button, clock, control, crash, credentials, devices, heart, identity, keyboard, log, pid1, screen,
-    seed, settings, status,
+    RUN, button, clock, control, crash, credentials, devices, heart, identity, keyboard, log, pid1, room,
+    screen, seed, settings, status,
 };
 use crate::board::Board;
 use crate::cgroup::Group;
@@ -123,7 +123,7 @@ impl Machine {
     pub(super) async fn controls(&self) {
         if let Some(link) = &self.pid1 {
             spawn_local(link.clone().listen(self.reaped.clone(), self.ending.clone()));
-            spawn_local(heart::beat(link.clone(), self.on_disk.clone()));
+            spawn_local(heart::beat(link.clone(), self.on_disk.clone(), self.board.clone()));
         }
         let desk = control::Desk {
             board: self.board.clone(),
@@ -138,6 +138,7 @@ impl Machine {
         spawn_local(keyboard::answer(self.board.clone(), self.password.clone()));
         spawn_local(status::write(self.board.clone()));
         spawn_local(clock::keep(Path::new(clock::SAVED)));
+        spawn_local(room::watch(self.board.clone()));
     }
 
     pub(super) async fn devices(&self) {
@@ -165,6 +166,11 @@ impl Machine {
             Data::Disk(part) => {
                 self.on_disk.set(true);
                 self.board.change(|status| status.data = part);
+                let lost = storage::lost_and_found();
+                let text = format!(
+                    "data was damaged and repaired; {lost} files that lost their names are in /var/lost+found"
+                );
+                self.board.problem("data", (lost > 0).then_some(text));
             }
             Data::Memory(why) => {
                 self.board.change(|status| status.data = "memory".to_owned());

@@ -17,6 +17,7 @@ mod machine;
 mod memory;
 mod phases;
 mod pid1;
+mod room;
 mod screen;
 mod seed;
 mod session;
