@@ -21,17 +21,22 @@ pub(super) struct Ledger {
     board: Board,
     run: PathBuf,
     who: Cell<Option<Identity>>,
+    /// Who was ready under an earlier supervisor, and since when (milliseconds since 1970).
+    was_ready: Cell<Option<(Identity, u64)>>,
     ends: RefCell<Ends>,
 }
 
 impl Ledger {
     /// An empty one.
     pub(super) fn new(name: &'static str, checked: bool, board: Board, run: PathBuf) -> Self {
-        Self { name, checked, board, run, who: Cell::new(None), ends: RefCell::default() }
+        let (who, was_ready) = (Cell::default(), Cell::default());
+        Self { name, checked, board, run, who, was_ready, ends: RefCell::default() }
     }
 
     /// Takes over what an earlier supervisor knew.
     pub(super) fn inherit(&self, record: Record) {
+        let since = record.service.since_ms;
+        self.was_ready.set(record.who.filter(|_| record.was_ready()).map(|who| (who, since)));
         *self.ends.borrow_mut() = record.ends;
         self.board.service(self.name, |service| {
             *service = Service { state: State::Waiting, pid: None, healthy: None, ..record.service };
@@ -61,9 +66,14 @@ impl Ledger {
         });
     }
 
-    /// It works.
+    /// It works; an adopted one has worked since long ago.
     pub(super) fn ready(&self) {
         self.to(State::Ready, "", |_| {});
+        let adopted = self.was_ready.take().filter(|(who, _)| self.who.get() == Some(*who));
+        if let Some((_, since)) = adopted {
+            self.board.service(self.name, |service| service.since_ms = since);
+            self.write();
+        }
     }
 
     /// It was asked to end.
@@ -258,6 +268,27 @@ mod tests {
         ledger.stops("");
         ledger.stopped();
         assert_eq!(Record::read(run.path(), "nats"), None);
+    }
+
+    #[test]
+    fn an_adopted_one_is_ready_since_it_was() {
+        let run = tempfile::tempdir().unwrap();
+        let who = Identity { pid: 7, started: 70 };
+        let adopted_as = |next: Identity| {
+            let first = ledger(run.path());
+            first.starts(who, false);
+            first.ready();
+            first.board.service("nats", |service| service.since_ms = 5);
+            first.write();
+            let second = ledger(run.path());
+            second.inherit(Record::read(run.path(), "nats").unwrap());
+            second.starts(next, next == who);
+            second.ready();
+            assert_eq!(Record::read(run.path(), "nats").unwrap().service, second.now());
+            second.now().since_ms
+        };
+        assert_eq!(adopted_as(who), 5);
+        assert!(adopted_as(Identity { pid: 8, started: 80 }) > 5);
     }
 
     #[test]
