@@ -126,6 +126,7 @@ impl<'a> Modules<'a> {
             }
         }
         .map_err(|e| bad(e.to_string()))?;
+        bytes.truncate(unsigned(&bytes).len());
         let info = section(&bytes, b".modinfo").ok_or_else(|| bad("has no .modinfo section".into()))?;
         let values = |key: &str| -> Vec<String> {
             info.split(|b| *b == 0)
@@ -154,6 +155,23 @@ impl<'a> Modules<'a> {
             bytes,
         })
     }
+}
+
+/// A module without the signature at its end (`struct module_signature`, include/linux/module_signature.h).
+///
+/// The kernel would check it with a public key: 45 million instructions for each of some forty modules, a sixth of a
+/// boot, to learn what dm-verity's root hash says already of every byte. A kernel in lockdown, that is one that was
+/// started by Secure Boot, loads signed modules only; the image is not signed for that either.
+fn unsigned(module: &[u8]) -> &[u8] {
+    const MARK: &[u8] = b"~Module signature appended~\n";
+    const FIELDS: usize = 12;
+    let split = || {
+        let signed = module.strip_suffix(MARK)?;
+        let (signed, fields) = signed.split_last_chunk::<FIELDS>()?;
+        let length = u32::from_be_bytes(*fields.last_chunk()?);
+        signed.get(..signed.len().checked_sub(length as usize)?)
+    };
+    split().unwrap_or(module)
 }
 
 /// The content of a section of a 64 bit little endian ELF file.
@@ -229,6 +247,26 @@ mod tests {
         assert_eq!(text("modules.softdep"), "softdep top_level pre: crc post: gone\n");
         assert_eq!(text("modules.alias"), "alias pci:v1* top_level\n");
         assert!(chosen.get("usr/lib/modules/6.1/kernel/other.ko").is_none());
+    }
+
+    #[test]
+    fn signatures_are_left_out() {
+        let plain = module(b"depends=\0");
+        let signed = |length: u32| {
+            let fields = [&[0, 0, 2, 0, 0, 0, 0, 0][..], &length.to_be_bytes()].concat();
+            [&plain[..], &[7; 300], &fields, b"~Module signature appended~\n"].concat()
+        };
+        assert_eq!(unsigned(&signed(300)), plain);
+        assert_eq!(unsigned(&plain), plain);
+        // What claims to be longer than the file is no signature.
+        let damaged = signed(u32::MAX);
+        assert_eq!(unsigned(&damaged), damaged);
+        assert_eq!(unsigned(b"~Module signature appended~\n"), b"~Module signature appended~\n");
+
+        let mut tree = kernel();
+        tree.insert("usr/lib/modules/6.1/kernel/low.ko", Node::file(0o644, signed(300)));
+        let chosen = Modules::new("linux-image", &tree).unwrap().select(["low"]).unwrap();
+        assert_eq!(chosen.file("usr/lib/modules/6.1/kernel/low.ko"), Some(&plain[..]));
     }
 
     #[test]
