@@ -11,7 +11,11 @@ use crate::board::GATEWAY_PORT;
 
 /// Name of the journal service.
 pub(crate) const JOURNALD: &str = "journald";
-const CONTAINERD: &str = "containerd";
+const GATEWAY: &str = "gateway";
+
+/// For what no call of a function needs. The gateway is ready when it has tried to start every function: what they wait
+/// for gets the processor first. If that takes long, the others do not.
+const AFTER_FUNCTIONS: (&[&str], Duration) = (&[GATEWAY], Duration::from_secs(15));
 
 /// Passwords and keys, on the data partition, in memory and on the FAT.
 const SECRETS: &[&str] = &["/var/lib/bothy/secrets", "/var/lib/bothy/config", "/run/bothy/secrets", "/boot"];
@@ -60,14 +64,14 @@ const MALLOC: &[(&str, &str)] = &[("MALLOC_ARENA_MAX", "2"), ("MALLOC_TRIM_THRES
 /// Many connections at once.
 const MANY_FILES: &[(Resource, u64, u64)] = &[(Resource::Files, 65_536, 524_288), (Resource::Core, 0, 0)];
 
-/// The services, in the order of starting. None needs another one to be there first: journald's sockets are bound
-/// before it is, and everyone else's client tries again.
+/// The services, in the order of starting. None needs another one to be there first: sockets are bound before their
+/// services start, and everyone else's client tries again.
 pub(crate) const SERVICES: [Declaration; 5] = [
     Declaration {
         name: JOURNALD,
         command: &["/usr/lib/systemd/systemd-journald"],
-        // Lines wait in its sockets; containerd is what a function waits for, and gets the processor first.
-        wants: (&[CONTAINERD], Duration::from_secs(5)),
+        // Lines wait in its sockets.
+        wants: AFTER_FUNCTIONS,
         oom_score: -250,
         stop_limit: Duration::from_secs(3),
         limits: Limits {
@@ -102,7 +106,7 @@ pub(crate) const SERVICES: [Declaration; 5] = [
         ..BASE
     },
     Declaration {
-        name: CONTAINERD,
+        name: "containerd",
         command: &["/usr/bin/containerd", "--config", "/etc/containerd/config.toml"],
         health: Some(Health {
             probe: Probe::Unix("/run/containerd/containerd.sock"),
@@ -133,6 +137,8 @@ pub(crate) const SERVICES: [Declaration; 5] = [
         user: 900,
         group: 900,
         rights: Rights::Only(&[]),
+        // No call of a function needs it; what is to be queued waits.
+        wants: AFTER_FUNCTIONS,
         ready: Ready::Probe(Probe::Tcp(4222)),
         rlimits: MANY_FILES,
         limits: Limits {
@@ -173,7 +179,7 @@ pub(crate) const SERVICES: [Declaration; 5] = [
         ..BASE
     },
     Declaration {
-        name: "gateway",
+        name: GATEWAY,
         command: &[
             "/usr/bin/stack",
             "gateway",

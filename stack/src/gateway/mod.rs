@@ -33,8 +33,9 @@ use crate::network::{self, Network};
 use crate::notify::notify;
 use crate::reconcile::{self, Functions, World};
 
-/// The supervisor hears READY=1 after the reconciler's first pass, or after this: a function that takes its time must
-/// not make the gateway look broken.
+/// The supervisor hears READY=1 when containerd is there and each function was tried once; or without containerd after
+/// the first of these, or so long after it came: neither must make the gateway look broken.
+const CONTAINERD: Duration = Duration::from_secs(30);
 const FIRST_PASS: Duration = Duration::from_secs(10);
 
 /// Name of the socket that the gateway listens on when it is handed one (sd_listen_fds_with_names(3)): it stays open
@@ -75,13 +76,17 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
     });
     tracing::info!("listening on {}", options.listen);
     tokio::spawn(async move {
-        let pass = reconcile::run(world, functions);
-        tokio::pin!(pass);
-        let done = tokio::time::timeout(FIRST_PASS, &mut pass).await.is_ok();
-        notify("READY=1");
-        if !done {
-            pass.await;
+        let begin = reconcile::begin(&world, &functions);
+        tokio::pin!(begin);
+        if tokio::time::timeout(CONTAINERD, &mut begin).await.is_err() {
+            notify("READY=1");
+            begin.await;
         }
+        // A second READY=1 changes nothing.
+        let _ = tokio::time::timeout(FIRST_PASS, reconcile::first_pass(&functions)).await;
+        notify("READY=1");
+        reconcile::first_pass(&functions).await;
+        reconcile::import_baked(&world).await;
     });
     let listen = |source| Error::Listen { address: options.listen.to_string(), source };
     let mut terminate = signal(SignalKind::terminate()).map_err(listen)?;

@@ -99,9 +99,8 @@ fn pause(attempt: u32) -> Duration {
     Duration::from_millis(20 << attempt.min(6))
 }
 
-/// Brings the machine's network and containerd into order, lets the actors begin, and returns when each of them has
-/// tried once.
-pub async fn run(world: Arc<World>, functions: Arc<Functions>) {
+/// Brings the machine's network and containerd into order, and lets the actors begin.
+pub async fn begin(world: &Arc<World>, functions: &Arc<Functions>) {
     tokio::spawn(set_up_network(world.clone()));
     tokio::spawn(surroundings::follow(world.clone()));
     let mut attempt = 0;
@@ -114,16 +113,19 @@ pub async fn run(world: Arc<World>, functions: Arc<Functions>) {
         attempt += 1;
     }
     attempt = 0;
-    while let Err(error) = sweep::sweep(&world, &functions).await {
+    while let Err(error) = sweep::sweep(world, functions).await {
         tracing::warn!("clearing away what former lives left: {error}");
         tokio::time::sleep(pause(attempt + 3)).await;
         attempt += 1;
     }
     world.swept.send_replace(true);
+}
+
+/// Returns when each of the actors that were let begin has tried once.
+pub async fn first_pass(functions: &Functions) {
     for function in functions.all() {
         function.first_attempt().await;
     }
-    tokio::spawn(async move { import_baked(&world).await });
 }
 
 async fn set_up_network(world: Arc<World>) {
@@ -136,7 +138,7 @@ async fn set_up_network(world: Arc<World>) {
 }
 
 /// Imports the baked images that no function has asked for yet, so that the first deployment finds them unpacked.
-async fn import_baked(world: &World) {
+pub async fn import_baked(world: &World) {
     let namespace = provisioning::Namespace::default();
     for layout in &world.baked {
         let ensured =
