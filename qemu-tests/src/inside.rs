@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use image::qemu::Running;
 use serde_json::Value;
 
@@ -115,6 +115,21 @@ impl Inside {
     pub fn is_well(&self) -> bool {
         let no_problem = self.status["problems"].as_object().is_some_and(serde_json::Map::is_empty);
         self.status["healthy"] == true && no_problem
+    }
+
+    /// The one process of a group, process 1 aside.
+    ///
+    /// # Errors
+    /// There is none, or there are several.
+    pub fn of_group(&self, group: &str) -> Result<&Process> {
+        let mut found = self.processes.iter().filter(|process| process.group == group && process.pid != 1);
+        match (found.next(), found.next()) {
+            (Some(process), None) => Ok(process),
+            (first, _) => bail!(
+                "there is not one process in {group}: {}",
+                if first.is_some() { "several" } else { "none" }
+            ),
+        }
     }
 
     /// Those of a role.
