@@ -11,6 +11,7 @@ use crate::board::GATEWAY_PORT;
 
 /// Name of the journal service.
 pub(crate) const JOURNALD: &str = "journald";
+const CONTAINERD: &str = "containerd";
 const GATEWAY: &str = "gateway";
 
 /// For what no call of a function needs. The gateway is ready when it has tried to start every function: what they wait
@@ -106,7 +107,7 @@ pub(crate) const SERVICES: [Declaration; 5] = [
         ..BASE
     },
     Declaration {
-        name: "containerd",
+        name: CONTAINERD,
         command: &["/usr/bin/containerd", "--config", "/etc/containerd/config.toml"],
         health: Some(Health {
             probe: Probe::Unix("/run/containerd/containerd.sock"),
@@ -224,6 +225,8 @@ pub(crate) const SERVICES: [Declaration; 5] = [
             Cap::NetRaw,
             Cap::SysAdmin,
             Cap::SysPtrace,
+            // On a full disk it is who can remove a function.
+            Cap::SysResource,
         ]),
         ..BASE
     },
@@ -254,7 +257,7 @@ mod tests {
         assert_eq!(killed, [CONTAINERD]);
         let sees_all: Vec<_> =
             SERVICES.iter().filter(|s| s.sandbox == Sandbox::None).map(|s| s.name).collect();
-        assert_eq!(sees_all, [CONTAINERD, "gateway"]);
+        assert_eq!(sees_all, [CONTAINERD, GATEWAY]);
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub(crate) enum Capability {
     SysPtrace = 19,
     /// Mounts and namespaces.
     SysAdmin = 21,
+    /// Write where only the reserve of a full disk is left.
+    SysResource = 24,
     /// Read the kernel's log.
     Syslog = 34,
 }

@@ -17,6 +17,8 @@ pub(super) const SUPERBLOCK: u64 = 1024;
 const BLOCK: u64 = 4096;
 /// Size of a block group: as many blocks as a bitmap of one block has bits.
 const GROUP: u64 = 8 * BLOCK * BLOCK;
+/// Room that is kept for the appliance itself.
+const RESERVE: u64 = 64 << 20;
 /// Less than this is not worth growing for.
 const GROW_MIN: u64 = 8 << 20;
 /// Making writes little; a card that takes longer is broken.
@@ -103,21 +105,29 @@ fn labelled(device: &Path, label: &str) -> Result<Option<u64>> {
     Ok(None)
 }
 
+/// What functions cannot fill, in percent as mke2fs takes it: a twentieth, [`RESERVE`] at most. It is for processes with
+/// CAP_SYS_RESOURCE, which no function has though its user may be root, and for who is named when it is mounted.
+fn reserve(size: u64) -> String {
+    let percent = (RESERVE as f64 * 100.0 / size as f64).min(5.0);
+    format!("{percent:.3}")
+}
+
 /// Makes it, with a fresh UUID and no label. Tables are zeroed later by the kernel, so that this takes no time.
 pub(crate) fn make(device: &Path) -> Result<()> {
     // -F: leftovers of an interrupted first boot must not raise a question. -b: below 512 MiB the default are blocks of
     // 1024 bytes, and the first backup would lie elsewhere than where `is_made` looks.
     let lazy = "lazy_itable_init=1,lazy_journal_init=1,nodiscard";
-    let options = ["-q", "-F", "-t", "ext4", "-b", "4096", "-E", lazy];
+    let reserve = reserve(length(device)?);
+    let options = ["-q", "-F", "-t", "ext4", "-b", "4096", "-m", &reserve, "-E", lazy];
     helper::run("/usr/sbin/mke2fs", &options, device, 0, MAKE_LIMIT)
 }
 
 /// Checks it if it was not left clean. What `-p` does not repair alone, `-y` does: nobody is there to answer. What that
-/// finds without a name it puts into `lost+found`.
-pub(crate) fn check(device: &Path, label: &str) -> Result<()> {
+/// finds without a name it puts into `lost+found`. Gives whether it was needed: then something may be lost.
+pub(crate) fn check(device: &Path, label: &str) -> Result<bool> {
     let first = superblock(device, SUPERBLOCK)?;
     if first.as_ref().is_some_and(|found| found.clean) {
-        return Ok(());
+        return Ok(false);
     }
     kmsg(Level::Warning, &format!("{} was not left clean, checking it", device.display()));
     // Where the first superblock is none any more, e2fsck would look at the first backup only.
@@ -131,10 +141,10 @@ pub(crate) fn check(device: &Path, label: &str) -> Result<()> {
     match helper::run("/usr/sbin/e2fsck", &options("-p"), device, 3, CHECK_LIMIT) {
         Err(error @ Error::Helper { .. }) => {
             kmsg(Level::Error, &error.to_string());
-            helper::run("/usr/sbin/e2fsck", &options("-y"), device, 3, CHECK_LIMIT)
+            helper::run("/usr/sbin/e2fsck", &options("-y"), device, 3, CHECK_LIMIT).map(|()| true)
         }
         // One that is too slow would be so again.
-        done => done,
+        done => done.map(|()| false),
     }
 }
 
@@ -189,11 +199,12 @@ mod tests {
         assert!(!is_made(file.path(), "data").unwrap());
         helper::run("/usr/sbin/tune2fs", &["-L", "data"], file.path(), 0, MAKE_LIMIT).unwrap();
         assert!(is_made(file.path(), "data").unwrap());
-        // The state "has errors" makes it unclean; the check repairs that.
+        // The state "has errors" makes it unclean, and the superblock's checksum wrong; the check repairs that.
         file.as_file().write_all_at(&[3, 0], 1024 + 0x3a).unwrap();
         assert!(!superblock(file.path(), 1024).unwrap().unwrap().clean);
-        check(file.path(), "data").unwrap();
+        assert!(check(file.path(), "data").unwrap());
         assert!(superblock(file.path(), 1024).unwrap().unwrap().clean);
+        assert!(!check(file.path(), "data").unwrap());
     }
 
     #[test]
@@ -217,6 +228,19 @@ mod tests {
         let error = make(file.path()).unwrap_err().to_string();
         assert!(error.starts_with("/usr/sbin/mke2fs ended with exit status: 1"), "{error}");
         assert!(is_made(Path::new("/nonexistent"), "data").is_err());
+    }
+
+    #[test]
+    fn the_reserve_is_small_on_any_disk() {
+        assert_eq!(reserve(200 << 20), "5.000");
+        assert_eq!(reserve(64 << 30), "0.098");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(64 << 30).unwrap();
+        make(file.path()).unwrap();
+        let mut count = [0; 4];
+        file.as_file().read_exact_at(&mut count, SUPERBLOCK + 8).unwrap();
+        let reserved = u64::from(u32::from_le_bytes(count)) * BLOCK;
+        assert!((60 << 20..68 << 20).contains(&reserved), "{reserved}");
     }
 
     #[test]

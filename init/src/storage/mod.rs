@@ -39,9 +39,19 @@ pub(crate) fn boot_disk() -> Result<String> {
     Ok(text.split_whitespace().next().unwrap_or_default().to_owned())
 }
 
-/// How many files a repair found without a name: they are in `lost+found`.
-pub(crate) fn lost_and_found() -> usize {
-    fs::read_dir("/var/lost+found").map_or(0, Iterator::count)
+/// Noted here when data was damaged, for as long as the machine runs.
+const REPAIRED: &str = "/run/bothy/data-repaired";
+
+/// What a person has to know of a repair: that something may be gone, or lies in `lost+found` without its name.
+pub(crate) fn damage() -> Option<String> {
+    let lost = fs::read_dir("/var/lost+found").map_or(0, Iterator::count);
+    match (Path::new(REPAIRED).exists(), lost) {
+        (false, 0) => None,
+        (true, 0) => Some("data was damaged and repaired; functions or logs may be missing".to_owned()),
+        (_, lost) => Some(format!(
+            "data was damaged and repaired; {lost} files that lost their names are in /var/lost+found"
+        )),
+    }
 }
 
 /// The device under `/var`, if that is a disk's.
@@ -102,7 +112,11 @@ fn on_disk(disk: &str) -> Result<String> {
         erase::erase(&device)?;
     }
     if ext4::is_made(&device, LABEL)? {
-        ext4::check(&device, LABEL)?;
+        if ext4::check(&device, LABEL)?
+            && let Err(error) = fs::write(REPAIRED, "")
+        {
+            kmsg(Level::Warning, &Error::write(REPAIRED)(error).to_string());
+        }
         attach(&device)?;
         // A data partition that stays as small as it was is better than none.
         if let Err(error) = ext4::fill(Path::new("/var"), &device) {
@@ -124,7 +138,8 @@ fn on_disk(disk: &str) -> Result<String> {
 
 fn attach(device: &Path) -> Result<()> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
-    mounts::attach(device, "/var", "ext4", flags, "errors=remount-ro")
+    // nats's user, who has no capability, may use the reserve; root's processes in functions may not.
+    mounts::attach(device, "/var", "ext4", flags, "errors=remount-ro,resuid=900")
 }
 
 /// devtmpfs makes the node soon after the kernel knows the partition.

@@ -166,11 +166,7 @@ impl Machine {
             Data::Disk(part) => {
                 self.on_disk.set(true);
                 self.board.change(|status| status.data = part);
-                let lost = storage::lost_and_found();
-                let text = format!(
-                    "data was damaged and repaired; {lost} files that lost their names are in /var/lost+found"
-                );
-                self.board.problem("data", (lost > 0).then_some(text));
+                self.board.problem("data", storage::damage());
             }
             Data::Memory(why) => {
                 self.board.change(|status| status.data = "memory".to_owned());
