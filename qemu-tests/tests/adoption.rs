@@ -339,7 +339,9 @@ fn services(running: &mut Running) -> Result<BTreeMap<String, Value>> {
 fn logged(running: &mut Running, matches: &str, begin: &str) -> Result<usize> {
     let count = shell(
         running,
-        &format!("journalctl -q -b --no-pager -o cat {matches} | sort -u | grep -c '{begin}' || true"),
+        &format!(
+            "journalctl -q -b --no-pager -o cat {matches} 2>/dev/null | sort -u | grep -c '{begin}' || true"
+        ),
     )?;
     count.trim().parse().with_context(|| count)
 }
