@@ -77,7 +77,9 @@ impl Watch {
                 return Some(Trouble::Emulator(Fault::CodePatching));
             }
         }
-        line.contains("Kernel panic - not syncing").then(|| Trouble::Panic(line.trim().to_owned()))
+        // Our init tells of the last run's.
+        let panics = line.contains("Kernel panic - not syncing") && !line.contains("bothy: ");
+        panics.then(|| Trouble::Panic(line.trim().to_owned()))
     }
 }
 
@@ -147,6 +149,8 @@ mod tests {
         assert!(
             matches!(trouble(&own, true), Some(Trouble::Panic(line)) if line.contains("Fatal exception"))
         );
+        let told = "bothy: problem: the kernel crashed in the last run (Kernel panic - not syncing: Fatal exception)";
+        assert_eq!(trouble(told, true), None);
         assert_eq!(trouble("RIP: 0010:__kmalloc_noprof+0x1a4 in a log that somebody printed", true), None);
         assert_eq!(trouble("[    5.0] bothy: ready: http://10.0.2.15:8080", true), None);
     }

@@ -280,12 +280,11 @@ fn one_that_ends_too_often_is_tried_rarely() {
         let frail = scene.of("frail");
         assert_eq!((frail.restarts, frail.ends.len()), (3, 4));
         assert!(frail.ends.iter().all(|end| end.reason == "ended with exit status 1"), "{frail:?}");
-        let trouble = "service frail: ended with exit status 1, too often: tried again every 5 minutes; ";
-        assert!(
-            scene.board.status().troubles()[0].starts_with(trouble),
-            "{:?}",
-            scene.board.status().troubles()
-        );
+        // Five, and up to a quarter more, so that many machines do not try at once.
+        let troubles = scene.board.status().troubles();
+        let told =
+            |minutes| format!("ended with exit status 1, too often: tried again every {minutes} minutes; ");
+        assert!([5, 6].into_iter().any(|minutes| troubles[0].contains(&told(minutes))), "{troubles:?}");
         scene.stop.send_replace(true);
         tokio::time::timeout(SHORT, task).await.unwrap().unwrap();
     });
