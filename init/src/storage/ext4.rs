@@ -105,8 +105,9 @@ fn labelled(device: &Path, label: &str) -> Result<Option<u64>> {
     Ok(None)
 }
 
-/// What functions cannot fill, in percent as mke2fs takes it: a twentieth, [`RESERVE`] at most. It is for processes with
-/// CAP_SYS_RESOURCE, which no function has though its user may be root, and for who is named when it is mounted.
+/// What is kept for the appliance, in percent as mke2fs takes it: a twentieth, [`RESERVE`] at most. It is for processes
+/// with CAP_SYS_RESOURCE and for who is named when it is mounted. A function has neither, but overlayfs may write with
+/// the rights of who mounted it: not proven that a function cannot take it.
 fn reserve(size: u64) -> String {
     let percent = (RESERVE as f64 * 100.0 / size as f64).min(5.0);
     format!("{percent:.3}")
