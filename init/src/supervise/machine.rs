@@ -138,7 +138,7 @@ impl Machine {
         spawn_local(keyboard::answer(self.board.clone(), self.password.clone()));
         spawn_local(status::write(self.board.clone()));
         spawn_local(clock::keep(Path::new(clock::SAVED)));
-        spawn_local(room::watch(self.board.clone()));
+        spawn_local(room::watch(self.on_disk.clone(), self.board.clone()));
     }
 
     pub(super) async fn devices(&self) {

@@ -1,5 +1,7 @@
 //! How much room is left for data: said while there is still some.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::fs::statvfs;
@@ -12,10 +14,13 @@ const LOOK: Duration = Duration::from_secs(20);
 /// Free bytes below which it is said, where a twentieth of all is more.
 const LOW: u64 = 128 << 20;
 
-/// Looks for ever.
-pub(super) async fn watch(board: Board) {
+/// Looks for ever, while data is `on_disk`: before it is mounted, `/var` is a folder of the root, which is always full.
+pub(super) async fn watch(on_disk: Rc<Cell<bool>>, board: Board) {
     loop {
         tokio::time::sleep(LOOK).await;
+        if !on_disk.get() {
+            continue;
+        }
         // A disk that does not answer must not hold the event loop.
         if let Ok(Ok(found)) = spawn_blocking(|| statvfs("/var")).await {
             let unit = found.f_frsize;
