@@ -224,6 +224,15 @@ pub(crate) fn unmount_all() -> Vec<PathBuf> {
     left
 }
 
+/// Unmounts one that nobody uses.
+pub(crate) fn unmount(target: &str) -> Result<()> {
+    rustix::mount::unmount(target, UnmountFlags::empty()).map_err(|errno| Error::Control {
+        act: "unmount",
+        device: target.to_owned(),
+        source: errno.into(),
+    })
+}
+
 /// Flushes one file system.
 pub(crate) fn sync_at(path: impl AsRef<Path>) -> Result<()> {
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;

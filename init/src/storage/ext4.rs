@@ -17,7 +17,9 @@ pub(super) const SUPERBLOCK: u64 = 1024;
 const BLOCK: u64 = 4096;
 /// Size of a block group: as many blocks as a bitmap of one block has bits.
 const GROUP: u64 = 8 * BLOCK * BLOCK;
-/// Room that is kept for the appliance itself.
+/// Room that is kept for the appliance itself, where a twentieth is more. It is for processes with CAP_SYS_RESOURCE and
+/// for who is named when it is mounted. No function has either, and what it writes goes through an overlay, which takes
+/// that capability from who mounted it (`ovl_fill_super`, fs/overlayfs/super.c) and leaves user 0: not to be named.
 const RESERVE: u64 = 64 << 20;
 /// Less than this is not worth growing for.
 const GROW_MIN: u64 = 8 << 20;
@@ -33,6 +35,8 @@ struct Superblock {
     clean: bool,
     /// In bytes.
     size: u64,
+    /// In bytes, of these.
+    reserved: u64,
 }
 
 /// Where superblocks lie in a file system of that many bytes: the first, and backups in the groups 1 and the powers of
@@ -67,14 +71,18 @@ impl Superblock {
         }
         let u32_at = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
         let incompatible = u32_at(0x60)?;
-        let high = if incompatible & WIDE == 0 { 0 } else { u32_at(0x150)? };
-        let blocks = u64::from(high) << 32 | u64::from(u32_at(4)?);
+        let bytes_of = |low: usize, high: usize| {
+            let high = if incompatible & WIDE == 0 { 0 } else { u32_at(high)? };
+            let blocks = u64::from(high) << 32 | u64::from(u32_at(low)?);
+            blocks.checked_mul(1024_u64.checked_shl(u32_at(0x18)?)?)
+        };
         let state = u16_at(0x3a)?;
         let label = bytes.get(0x78..0x88)?.split(|byte| *byte == 0).next().unwrap_or_default();
         Some(Self {
             label: String::from_utf8_lossy(label).into_owned(),
             clean: state & VALID != 0 && state & ERRORS == 0 && incompatible & RECOVER == 0,
-            size: blocks.checked_mul(1024_u64.checked_shl(u32_at(0x18)?)?)?,
+            size: bytes_of(0x4, 0x150)?,
+            reserved: bytes_of(0x8, 0x154)?,
         })
     }
 }
@@ -90,27 +98,22 @@ fn superblock(device: &Path, offset: u64) -> Result<Option<Superblock>> {
 }
 
 /// Whether the file system was finished once: the label is written last. Any backup superblock counts too, so that no
-/// bad block ever lets a first boot erase what is there.
+/// bad block lets a first boot erase what is there (up to 128 MiB there is none, see [`superblocks`]).
 pub(crate) fn is_made(device: &Path, label: &str) -> Result<bool> {
     Ok(labelled(device, label)?.is_some())
 }
 
-/// The first superblock that carries the label.
+/// The first superblock that carries the label. One that cannot be read is an error only where no other carries it.
 fn labelled(device: &Path, label: &str) -> Result<Option<u64>> {
+    let mut unread = None;
     for offset in superblocks(length(device)?) {
-        if superblock(device, offset)?.is_some_and(|found| found.label == label) {
-            return Ok(Some(offset));
+        match superblock(device, offset) {
+            Ok(Some(found)) if found.label == label => return Ok(Some(offset)),
+            Ok(_) => {}
+            Err(error) => unread = Some(error),
         }
     }
-    Ok(None)
-}
-
-/// What is kept for the appliance, in percent as mke2fs takes it: a twentieth, [`RESERVE`] at most. It is for processes
-/// with CAP_SYS_RESOURCE and for who is named when it is mounted. A function has neither, but overlayfs may write with
-/// the rights of who mounted it: not proven that a function cannot take it.
-fn reserve(size: u64) -> String {
-    let percent = (RESERVE as f64 * 100.0 / size as f64).min(5.0);
-    format!("{percent:.3}")
+    unread.map_or(Ok(None), Err)
 }
 
 /// Makes it, with a fresh UUID and no label. Tables are zeroed later by the kernel, so that this takes no time.
@@ -118,53 +121,74 @@ pub(crate) fn make(device: &Path) -> Result<()> {
     // -F: leftovers of an interrupted first boot must not raise a question. -b: below 512 MiB the default are blocks of
     // 1024 bytes, and the first backup would lie elsewhere than where `is_made` looks.
     let lazy = "lazy_itable_init=1,lazy_journal_init=1,nodiscard";
-    let reserve = reserve(length(device)?);
-    let options = ["-q", "-F", "-t", "ext4", "-b", "4096", "-m", &reserve, "-E", lazy];
+    let options = ["-q", "-F", "-t", "ext4", "-b", "4096", "-m", "5", "-E", lazy];
     helper::run("/usr/sbin/mke2fs", &options, device, 0, MAKE_LIMIT)
 }
 
-/// Checks it if it was not left clean. What `-p` does not repair alone, `-y` does: nobody is there to answer. What that
-/// finds without a name it puts into `lost+found`. Gives whether it was needed: then something may be lost.
+/// Keeps the reserve at [`RESERVE`]: made, it is a twentieth, and the kernel lets it grow with the file system, which must
+/// not be mounted.
+pub(crate) fn limit_reserve(device: &Path) -> Result<()> {
+    if superblock(device, SUPERBLOCK)?.is_none_or(|found| found.reserved <= RESERVE) {
+        return Ok(());
+    }
+    helper::run("/usr/sbin/tune2fs", &["-r", &(RESERVE / BLOCK).to_string()], device, 0, MAKE_LIMIT)
+}
+
+/// Checks it if it was not left clean. Gives whether something may be lost by it.
 pub(crate) fn check(device: &Path, label: &str) -> Result<bool> {
-    let first = superblock(device, SUPERBLOCK)?;
-    if first.as_ref().is_some_and(|found| found.clean) {
+    if superblock(device, SUPERBLOCK).is_ok_and(|first| first.is_some_and(|found| found.clean)) {
         return Ok(false);
     }
     kmsg(Level::Warning, &format!("{} was not left clean, checking it", device.display()));
-    // Where the first superblock is none any more, e2fsck would look at the first backup only.
-    let backup = if first.is_none() { labelled(device, label)? } else { None };
-    let block = backup.map(|offset| (offset / BLOCK).to_string());
-    let options = |how| match &block {
-        Some(block) => vec![how, "-b", block, "-B", "4096"],
-        None => vec![how],
-    };
-    // 1: repaired; 2: repaired, a mounted one would need a restart; 4 and more: not repaired.
-    match helper::run("/usr/sbin/e2fsck", &options("-p"), device, 3, CHECK_LIMIT) {
+    match examine(device, label, &["-p"]) {
         Err(error @ Error::Helper { .. }) => {
             kmsg(Level::Error, &error.to_string());
-            helper::run("/usr/sbin/e2fsck", &options("-y"), device, 3, CHECK_LIMIT).map(|()| true)
+            repair(device, label)
         }
         // One that is too slow would be so again.
-        done => done.map(|()| false),
+        done => done,
     }
 }
 
+/// Repairs what a check does not repair alone, or did not look for in one that says that it is clean: nobody is there to
+/// answer questions. What it finds without a name it puts into `lost+found`. Something may be lost by it.
+pub(crate) fn repair(device: &Path, label: &str) -> Result<bool> {
+    examine(device, label, &["-f", "-y"]).map(|_| true)
+}
+
+/// Runs e2fsck. Where the first superblock is none any more it would look at the first backup only: it is told which
+/// one carries the label. Gives whether that was so.
+fn examine(device: &Path, label: &str, how: &[&str]) -> Result<bool> {
+    let first = superblock(device, SUPERBLOCK).ok().flatten();
+    let backup = if first.is_none() { labelled(device, label)? } else { None };
+    let block = backup.map(|offset| (offset / BLOCK).to_string());
+    let from = block.iter().flat_map(|block| ["-b", block, "-B", "4096"]);
+    let options: Vec<&str> = how.iter().copied().chain(from).collect();
+    // 1: repaired; 2: repaired, a mounted one would need a restart; 4 and more: not repaired.
+    helper::run("/usr/sbin/e2fsck", &options, device, 3, CHECK_LIMIT)?;
+    Ok(backup.is_some())
+}
+
 /// Lets a mounted file system fill its partition (`EXT4_IOC_RESIZE_FS`). The kernel does it in its journal, group after
-/// group: a power cut leaves a smaller one, and the next start goes on.
-pub(crate) fn fill(mounted: &Path, device: &Path) -> Result<()> {
+/// group: a power cut leaves a smaller one, and the next start goes on. Gives whether there was room to fill.
+pub(crate) fn fill(mounted: &Path, device: &Path) -> Result<bool> {
     // _IOW('f', 16, u64)
     const RESIZE: u64 = (1 << 30) | (8 << 16) | (0x66 << 8) | 16;
     let wanted = length(device)? / BLOCK * BLOCK;
     let has = superblock(device, SUPERBLOCK)?.map_or(wanted, |found| found.size);
     if wanted < has.saturating_add(GROW_MIN) {
-        return Ok(());
+        return Ok(false);
     }
     kmsg(Level::Info, &format!("data grows from {} to {} MiB", has >> 20, wanted >> 20));
     let folder = File::open(mounted).map_err(Error::read(mounted))?;
     let blocks = wanted / BLOCK;
     // SAFETY: the kernel reads one number, which is there.
     let done = unsafe { libc::ioctl(folder.as_raw_fd(), RESIZE as libc::Ioctl, &raw const blocks) };
-    if done < 0 { Err(Error::control("grow the file system", mounted.display().to_string())) } else { Ok(()) }
+    if done < 0 {
+        Err(Error::control("grow the file system", mounted.display().to_string()))
+    } else {
+        Ok(true)
+    }
 }
 
 /// Labels a mounted file system, backups included (`FS_IOC_SETFSLABEL`, ext4 since Linux 5.17).
@@ -196,7 +220,10 @@ mod tests {
         assert!(!is_made(file.path(), "data").unwrap());
         make(file.path()).unwrap();
         let fresh = superblock(file.path(), 1024).unwrap().unwrap();
-        assert_eq!(fresh, Superblock { label: String::new(), clean: true, size: 200 << 20 });
+        assert_eq!(
+            fresh,
+            Superblock { label: String::new(), clean: true, size: 200 << 20, reserved: 10 << 20 }
+        );
         assert!(!is_made(file.path(), "data").unwrap());
         helper::run("/usr/sbin/tune2fs", &["-L", "data"], file.path(), 0, MAKE_LIMIT).unwrap();
         assert!(is_made(file.path(), "data").unwrap());
@@ -232,16 +259,31 @@ mod tests {
     }
 
     #[test]
-    fn the_reserve_is_small_on_any_disk() {
-        assert_eq!(reserve(200 << 20), "5.000");
-        assert_eq!(reserve(64 << 30), "0.098");
+    fn the_reserve_is_a_twentieth_at_most_and_small_on_any_disk() {
+        let reserved = |size| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            file.as_file().set_len(size).unwrap();
+            make(file.path()).unwrap();
+            limit_reserve(file.path()).unwrap();
+            superblock(file.path(), SUPERBLOCK).unwrap().unwrap().reserved
+        };
+        assert_eq!(reserved(200 << 20), 10 << 20);
+        assert_eq!(reserved(64 << 30), RESERVE);
+    }
+
+    #[test]
+    fn one_that_says_it_is_clean_can_be_repaired() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().set_len(64 << 30).unwrap();
+        file.as_file().set_len(2 * GROUP).unwrap();
         make(file.path()).unwrap();
-        let mut count = [0; 4];
-        file.as_file().read_exact_at(&mut count, SUPERBLOCK + 8).unwrap();
-        let reserved = u64::from(u32::from_le_bytes(count)) * BLOCK;
-        assert!((60 << 20..68 << 20).contains(&reserved), "{reserved}");
+        helper::run("/usr/sbin/tune2fs", &["-L", "data"], file.path(), 0, MAKE_LIMIT).unwrap();
+        // The group descriptors.
+        file.as_file().write_all_at(&[0xa5; 4096], BLOCK).unwrap();
+        assert!(!check(file.path(), "data").unwrap());
+        let sound = || helper::run("/usr/sbin/e2fsck", &["-f", "-n"], file.path(), 0, CHECK_LIMIT);
+        assert!(sound().is_err());
+        assert!(repair(file.path(), "data").unwrap());
+        sound().unwrap();
     }
 
     #[test]
@@ -267,7 +309,7 @@ mod tests {
             file.as_file().write_all_at(&[0xa5; 1024], at).unwrap();
         }
         assert!(is_made(file.path(), "data").unwrap());
-        check(file.path(), "data").unwrap();
+        assert!(check(file.path(), "data").unwrap(), "a backup may be old");
         let again = superblock(file.path(), SUPERBLOCK).unwrap().unwrap();
         assert_eq!((again.label.as_str(), again.clean), ("data", true));
     }

@@ -1,5 +1,6 @@
 //! The disk that was booted: its partitions, the data file system, `/var` and `/boot`.
 
+mod blkpg;
 mod erase;
 mod ext4;
 mod helper;
@@ -42,16 +43,18 @@ pub(crate) fn boot_disk() -> Result<String> {
 /// Noted here when data was damaged, for as long as the machine runs.
 const REPAIRED: &str = "/run/bothy/data-repaired";
 
-/// What a person has to know of a repair: that something may be gone, or lies in `lost+found` without its name.
+/// What a person has to know of this start's repair: that something may be gone, or has lost its name.
 pub(crate) fn damage() -> Option<String> {
-    let lost = fs::read_dir("/var/lost+found").map_or(0, Iterator::count);
-    match (Path::new(REPAIRED).exists(), lost) {
-        (false, 0) => None,
-        (true, 0) => Some("data was damaged and repaired; functions or logs may be missing".to_owned()),
-        (_, lost) => Some(format!(
-            "data was damaged and repaired; {lost} files that lost their names are in /var/lost+found"
-        )),
+    if !Path::new(REPAIRED).exists() {
+        return None;
     }
+    let lost = fs::read_dir("/var/lost+found").map_or(0, Iterator::count);
+    let more = if lost > 0 {
+        format!(", {lost} entries of /var/lost+found have lost their names")
+    } else {
+        String::new()
+    };
+    Some(format!("data was damaged and repaired: functions or logs may be missing{more}"))
 }
 
 /// The device under `/var`, if that is a disk's.
@@ -101,7 +104,7 @@ fn on_disk(disk: &str) -> Result<String> {
         reason: "there is no data partition and no room for one".to_owned(),
     })?;
     for part in &parts {
-        if let Err(error) = table::announce(&node, disk, part) {
+        if let Err(error) = blkpg::announce(&node, disk, part) {
             kmsg(Level::Warning, &error.to_string());
         }
     }
@@ -112,18 +115,25 @@ fn on_disk(disk: &str) -> Result<String> {
         erase::erase(&device)?;
     }
     if ext4::is_made(&device, LABEL)? {
-        if ext4::check(&device, LABEL)?
-            && let Err(error) = fs::write(REPAIRED, "")
-        {
+        let repaired = ext4::check(&device, LABEL)?;
+        limit_reserve(&device);
+        let repaired = match attach(&device) {
+            Ok(()) => repaired,
+            Err(error) => {
+                // It said that it was clean, or nothing was found.
+                alarm(&error.to_string());
+                let repaired = ext4::repair(&device, LABEL)?;
+                attach(&device)?;
+                repaired
+            }
+        };
+        if repaired && let Err(error) = fs::write(REPAIRED, "") {
             kmsg(Level::Warning, &Error::write(REPAIRED)(error).to_string());
         }
-        attach(&device)?;
-        // A data partition that stays as small as it was is better than none.
-        if let Err(error) = ext4::fill(Path::new("/var"), &device) {
-            alarm(&error.to_string());
-        }
+        fill(&device)?;
     } else {
         ext4::make(&device)?;
+        limit_reserve(&device);
         attach(&device)?;
         for error in tmpfiles::apply(Path::new(TMPFILES), Path::new("/")) {
             kmsg(Level::Warning, &error.to_string());
@@ -134,6 +144,27 @@ fn on_disk(disk: &str) -> Result<String> {
         mounts::sync_at("/var")?;
     }
     Ok(name)
+}
+
+/// A data partition with a larger reserve is better than none.
+fn limit_reserve(device: &Path) {
+    if let Err(error) = ext4::limit_reserve(device) {
+        alarm(&error.to_string());
+    }
+}
+
+/// Lets data fill its partition; one that stays as small as it was is better than none.
+fn fill(device: &Path) -> Result<()> {
+    match ext4::fill(Path::new("/var"), device) {
+        Ok(false) => {}
+        Ok(true) => {
+            mounts::unmount("/var")?;
+            limit_reserve(device);
+            attach(device)?;
+        }
+        Err(error) => alarm(&error.to_string()),
+    }
+    Ok(())
 }
 
 fn attach(device: &Path) -> Result<()> {
