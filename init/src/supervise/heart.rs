@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -35,16 +35,11 @@ pub(super) async fn beat(link: pid1::Link, on_disk: Rc<Cell<bool>>, board: Board
             let (written, writing, board) = (written.clone(), writing.clone(), board.clone());
             spawn_local(async move {
                 let done = spawn_blocking(|| write(Path::new(FILE))).await;
-                let failed = match done {
-                    Ok(Ok(())) => {
-                        written.set(Some(Instant::now()));
-                        None
-                    }
-                    Ok(Err(error)) => Some(format!("write {FILE}: {error}")),
-                    Err(error) => Some(format!("write {FILE}: {error}")),
-                };
-                let text = |why| format!("data takes nothing any more: {why}; the disk may be worn out");
-                board.problem("data writes", failed.map(text));
+                let done = done.unwrap_or_else(|error| Err(io::Error::other(error)));
+                if done.is_ok() {
+                    written.set(Some(Instant::now()));
+                }
+                board.problem("data writes", done.err().map(|error| complaint(&error)));
                 writing.set(false);
             });
         }
@@ -52,8 +47,18 @@ pub(super) async fn beat(link: pid1::Link, on_disk: Rc<Cell<bool>>, board: Board
     }
 }
 
+/// What a person has to know of a write that failed.
+fn complaint(error: &io::Error) -> String {
+    let help = match error.kind() {
+        ErrorKind::StorageFull => "remove functions that nobody needs",
+        ErrorKind::ReadOnlyFilesystem => "`bothyctl reboot` checks and repairs it",
+        _ => "the disk may be worn out",
+    };
+    format!("data takes nothing any more: write {FILE}: {error}; {help}")
+}
+
 /// Writes as many bytes as last time to the same place, down to the disk.
-fn write(path: &Path) -> std::io::Result<()> {
+fn write(path: &Path) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     writeln!(file, "{:020}", now.as_secs())?;
