@@ -21,7 +21,9 @@ pub(super) struct Ledger {
     board: Board,
     run: PathBuf,
     who: Cell<Option<Identity>>,
-    /// Who was ready under an earlier supervisor, and since when (milliseconds since 1970).
+    /// Who was ready under an earlier supervisor, and since when (milliseconds since 1970), until it is known whether it
+    /// still is. As long as that is so, the earlier supervisor's record stands: one in between would make the next one
+    /// wait for a word of readiness that was said long ago.
     was_ready: Cell<Option<(Identity, u64)>>,
     ends: RefCell<Ends>,
 }
@@ -56,6 +58,7 @@ impl Ledger {
     /// Its process runs: a new one, or one that is adopted.
     pub(super) fn starts(&self, who: Identity, adopted: bool) {
         self.who.set(Some(who));
+        self.was_ready.set(self.was_ready.get().filter(|(was, _)| *was == who));
         let healthy = self.checked.then_some(false);
         self.to(State::Starting, "", |service| {
             (service.pid, service.healthy) = (Some(who.pid), healthy);
@@ -69,8 +72,7 @@ impl Ledger {
     /// It works; an adopted one has worked since long ago.
     pub(super) fn ready(&self) {
         self.to(State::Ready, "", |_| {});
-        let adopted = self.was_ready.take().filter(|(who, _)| self.who.get() == Some(*who));
-        if let Some((_, since)) = adopted {
+        if let Some((_, since)) = self.was_ready.take() {
             self.board.service(self.name, |service| service.since_ms = since);
             self.write();
         }
@@ -83,7 +85,7 @@ impl Ledger {
 
     /// It ended as asked: nobody adopts it.
     pub(super) fn stopped(&self) {
-        self.who.set(None);
+        self.forget();
         self.to(State::Stopped, "", |service| (service.pid, service.healthy) = (None, None));
         record::remove(&self.run, self.name);
     }
@@ -95,7 +97,7 @@ impl Ledger {
         lived: Duration,
         count: impl FnOnce(&mut Ends) -> Verdict,
     ) -> Verdict {
-        self.who.set(None);
+        self.forget();
         let verdict = count(&mut self.ends.borrow_mut());
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let end = End { time, uptime: restart::uptime(), lived: lived.as_secs(), reason: reason.to_owned() };
@@ -165,6 +167,12 @@ impl Ledger {
         self.board.problem(&format!("health of {}", self.name), text);
     }
 
+    /// No process is this service's any more.
+    fn forget(&self) {
+        self.who.set(None);
+        self.was_ready.set(None);
+    }
+
     fn now(&self) -> Service {
         self.board.status().services.into_iter().find(|service| service.name == self.name).unwrap_or_default()
     }
@@ -216,6 +224,9 @@ impl Ledger {
 
     /// Writes what a later supervisor needs to take over.
     fn write(&self) {
+        if self.was_ready.get().is_some() {
+            return;
+        }
         let record = Record { who: self.who.get(), service: self.now(), ends: self.ends.borrow().clone() };
         if let Err(error) = record.write(&self.run, self.name) {
             tracing::warn!("{} cannot be adopted later: {error}", self.name);
@@ -282,7 +293,10 @@ mod tests {
             first.write();
             let second = ledger(run.path());
             second.inherit(Record::read(run.path(), "nats").unwrap());
+            second.waits();
             second.starts(next, next == who);
+            // One more supervisor that dies in between must not make the next one ask for readiness again.
+            assert_eq!(Record::read(run.path(), "nats").unwrap().was_ready(), next == who);
             second.ready();
             assert_eq!(Record::read(run.path(), "nats").unwrap().service, second.now());
             second.now().since_ms
