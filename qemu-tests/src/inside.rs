@@ -6,6 +6,16 @@ use anyhow::{Context, Result, bail, ensure};
 use image::qemu::Running;
 use serde_json::Value;
 
+/// Runs a command line in a machine's shell that has to end with 0; gives what it wrote.
+///
+/// # Errors
+/// The shell does not work, or the command ended otherwise.
+pub fn shell(running: &mut Running, command: &str) -> Result<String> {
+    let done = running.shell(command)?;
+    ensure!(done.status == 0, "{command} ended with {}: {}", done.status, done.output);
+    Ok(done.output)
+}
+
 /// Group of the console's session: the test's own hands.
 const OWN: &str = "system/console";
 
@@ -92,9 +102,8 @@ impl Inside {
     /// # Errors
     /// The shell does not work, or says what cannot be read.
     pub fn look(running: &mut Running) -> Result<Self> {
-        let shell = running.shell(LOOK)?;
-        ensure!(shell.status == 0, "the look at the machine ended with {}: {}", shell.status, shell.output);
-        Self::read(&shell.output).with_context(|| format!("the look at the machine gave:\n{}", shell.output))
+        let seen = shell(running, LOOK).context("the look at the machine")?;
+        Self::read(&seen).with_context(|| format!("the look at the machine gave:\n{seen}"))
     }
 
     fn read(text: &str) -> Result<Self> {

@@ -17,7 +17,7 @@ pub use case::{Case, PASSWORD, SHELL_IMAGE, case, shell_case};
 pub use checks::{assert_clean, debugfs, journal};
 pub use history::{Act, History, Window, choose};
 pub use image::qemu::{Gateway, Mark, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, Shell, configuration};
-pub use inside::{Inside, Process};
+pub use inside::{Inside, Process, shell};
 pub use recording::Recording;
 
 /// What figlet makes of the word `Bothy`.

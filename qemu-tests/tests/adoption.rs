@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use qemu_tests::{
-    BOTHY, Case, Gateway, Inside, Process, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, SHELL_IMAGE, shell_case,
+    BOTHY, Case, Gateway, Inside, Process, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, SHELL_IMAGE, shell,
+    shell_case,
 };
 use serde_json::Value;
 
@@ -142,16 +143,30 @@ fn journald(case: &mut Case, running: &mut Running, victims: &[&str]) -> Result<
     let before = Inside::look(running)?;
     let tag = format!("lines-{}", before.of_group(victims[0])?.pid);
     let script = format!(
-        "i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); logger -t {tag} \"datagram $i\"; done; touch /run/{tag}"
+        "i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); logger -t {tag} \"datagram $i\"; [ $((i % 5)) != 0 ] || sleep 0.1; done; touch /run/{tag}"
     );
     shell(running, &format!("({script}) >/dev/null 2>&1 &"))?;
     let gateway = case.gateway(running);
-    let told = format!("i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo {tag} output $i >&2; done");
-    let speaker = std::thread::spawn(move || gateway.call(SPEAKER, &told));
-    until_logged(running, &format!("SYSLOG_IDENTIFIER={tag}"), "datagram", 1)?;
+    let told = format!(
+        "i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo {tag} output $i >&2; [ $((i % 5)) != 0 ] || sleep 0.1; done"
+    );
+    let speaker =
+        std::thread::spawn(move || gateway.client().post(&format!("/function/{SPEAKER}"), &told, LIMIT));
+    let sources = [
+        (format!("SYSLOG_IDENTIFIER={tag}"), "datagram".to_owned()),
+        (format!("BOTHY_FUNCTION={SPEAKER}"), format!("{tag} output")),
+    ];
+    for (matches, what) in &sources {
+        until_logged(running, matches, what, 1)?;
+    }
 
     let began = Instant::now();
     kill(running, &before, victims)?;
+    // Or the lines would have been written before it died.
+    for (matches, what) in &sources {
+        let written = logged(running, matches, what)?;
+        ensure!(written < LINES - 50, "{written} lines `{what}` came too soon for this test");
+    }
     well(running, &before, victims)?;
     case.time(format!("{} killed: well again", victims.join(" and ")), began.elapsed());
     let after = Inside::look(running)?;
@@ -159,13 +174,10 @@ fn journald(case: &mut Case, running: &mut Running, victims: &[&str]) -> Result<
 
     let answer = speaker.join().map_err(|_| anyhow!("the speaker's call panicked"))??;
     ensure!(answer.status == 200, "the speaker answered {answer:?}");
-    for (matches, what) in [
-        (format!("SYSLOG_IDENTIFIER={tag}"), "datagram".to_owned()),
-        (format!("BOTHY_FUNCTION={SPEAKER}"), format!("{tag} output")),
-    ] {
+    for (matches, what) in &sources {
         // One may have been in the hands of who was killed; of what came later none is missing.
-        until_logged(running, &matches, &what, LINES - 1)?;
-        until_logged(running, &matches, &format!("{what} 2[0-9][0-9]"), 100)?;
+        until_logged(running, matches, what, LINES - 1)?;
+        until_logged(running, matches, &format!("{what} 2[0-9][0-9]"), 100)?;
     }
     // nats complains that it has no file to reload, to a stream that it opened at the journald before this one.
     let pid = after.of_group("system/nats")?.pid;
@@ -186,7 +198,7 @@ fn gateway_returns(case: &mut Case, running: &mut Running) -> Result<()> {
     // wget tells "refused" from an answer that broke off; the latter is what happens to a call of the killed process.
     let ask = "wget -q -T 60 -O /dev/null http://127.0.0.1:8080/healthz 2>&1";
     let script = format!(
-        "n=0; while [ ! -e /run/enough ]; do n=$((n+1)); {ask}; done >/run/refusals; echo $n >/run/asked"
+        "n=0; while [ ! -e /run/enough ]; do {ask} && n=$((n+1)); done >/run/refusals; echo $n >/run/asked"
     );
     shell(running, &format!("({script}) >/dev/null 2>&1 &"))?;
     for _ in 0..GATEWAY_TIMES {
@@ -202,12 +214,12 @@ fn gateway_returns(case: &mut Case, running: &mut Running) -> Result<()> {
         shell(running, "touch /run/enough; while [ ! -e /run/asked ]; do sleep 0.1; done; cat /run/asked")?;
     let said = shell(running, "cat /run/refusals")?;
     ensure!(!said.contains("refused"), "a connect was refused:\n{said}");
+    let (answered, broken) = (asked.trim().parse::<usize>()?, said.lines().count());
+    ensure!(answered > 10 * broken.max(1), "{answered} answers, {broken} broken off:\n{said}");
     let times = absences(running)?;
     ensure!(times.len() >= GATEWAY_TIMES, "the journal has {} ends of the gateway", times.len());
     println!(
-        "gateway killed {GATEWAY_TIMES} times: {} connects, none refused, {} broken off; from end to ready, ms: {times:?}",
-        asked.trim(),
-        said.lines().count()
+        "gateway killed {GATEWAY_TIMES} times: {answered} answers, none refused, {broken} broken off; from end to ready, ms: {times:?}"
     );
     let median = times.get(times.len() / 2).copied().unwrap_or_default();
     case.time("gateway killed: ready again, median".to_owned(), Duration::from_millis(median));
@@ -358,10 +370,4 @@ fn until_logged(running: &mut Running, matches: &str, begin: &str, lines: usize)
             "{found} of {lines} lines `{begin}` of {matches} are in the journal"
         );
     }
-}
-
-fn shell(running: &mut Running, command: &str) -> Result<String> {
-    let done = running.shell(command)?;
-    ensure!(done.status == 0, "{command} ended with {}: {}", done.status, done.output);
-    Ok(done.output)
 }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use qemu_tests::{Inside, Running, SHELL_IMAGE, shell_case};
+use qemu_tests::{Inside, Running, SHELL_IMAGE, shell, shell_case};
 
 const LIMIT: Duration = Duration::from_secs(120);
 const GROUPS: &str = "/sys/fs/cgroup/workload/openfaas-fn";
@@ -44,12 +44,6 @@ fn keep_nobody_from_starting_and_go() {
         ensure!(case.answer(&mut running, "first", "echo well")? == "well\n");
         case.power_off(running)
     });
-}
-
-fn shell(running: &mut Running, command: &str) -> Result<String> {
-    let done = running.shell(command)?;
-    ensure!(done.status == 0, "{command} ended with {}: {}", done.status, done.output);
-    Ok(done.output)
 }
 
 /// A process in a group that nobody started there; told apart by how long it sleeps.

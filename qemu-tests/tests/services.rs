@@ -4,15 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use qemu_tests::{BOTHY, Case, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, assert_clean, shell_case};
+use qemu_tests::{BOTHY, Case, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, assert_clean, shell, shell_case};
 
 const SERVICES: [&str; 5] = ["journald", "containerd", "nats", "log", "gateway"];
-
-fn shell(running: &mut Running, command: &str) -> Result<String> {
-    let done = running.shell(command)?;
-    ensure!(done.status == 0, "{command} ended with {}: {}", done.status, done.output);
-    Ok(done.output)
-}
 
 /// Main processes by name.
 fn pids(running: &mut Running) -> Result<BTreeMap<String, String>> {

@@ -6,17 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use qemu_tests::{
-    BOTHY, Case, Inside, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, SHELL_IMAGE, assert_clean, shell_case,
+    BOTHY, Case, Inside, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, SHELL_IMAGE, assert_clean, shell, shell_case,
 };
 
 const LIMIT: Duration = Duration::from_secs(120);
 const MIB: u64 = 1 << 20;
-
-fn shell(running: &mut Running, command: &str) -> Result<String> {
-    let done = running.shell(command)?;
-    ensure!(done.status == 0, "{command} ended with {}: {}", done.status, done.output);
-    Ok(done.output)
-}
 
 /// Size of `/var` and what is free there, in KiB.
 fn room(running: &mut Running) -> Result<(u64, u64)> {
@@ -25,6 +19,16 @@ fn room(running: &mut Running) -> Result<(u64, u64)> {
     match numbers[..] {
         [size, free] => Ok((size, free)),
         _ => anyhow::bail!("df said {numbers:?}"),
+    }
+}
+
+/// What is kept for the appliance of what is free there, and what is left for everybody, in KiB.
+fn reserve(running: &mut Running) -> Result<(u64, u64)> {
+    let numbers = shell(running, "stat -f -c '%f %a %S' /var")?;
+    let numbers: Vec<u64> = numbers.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    match numbers[..] {
+        [free, available, block] => Ok(((free - available) * block / 1024, available * block / 1024)),
+        _ => anyhow::bail!("stat said {numbers:?}"),
     }
 }
 
@@ -62,6 +66,9 @@ fn grows_with_the_disk() {
             let (large, _) = room(&mut running)?;
             // Three GiB more, a little of which the file system takes itself.
             ensure!(large > small + 2900 * 1024, "data had {small} KiB and has {large}");
+            // What is kept does not grow with it: 64 MiB, and 16 that the kernel holds back for itself.
+            let (kept, _) = reserve(&mut running)?;
+            ensure!((60 << 10..84 << 10).contains(&kept), "{kept} KiB are kept");
             case.power_off(running)?;
             assert_clean(case.artifacts(), &disk, case.folder())?;
         }
@@ -84,6 +91,9 @@ fn goes_on_when_it_is_full() {
         let fill = "cd /home/app; for size in 64 4; do dd if=/dev/zero of=$size bs=${size}k; done 2>&1; sync";
         let filled = case.gateway(&running).call("filler", fill)?;
         ensure!(filled.body.contains("No space left"), "{filled:?}");
+        // It had no more than that, though its root file system is an overlay that root mounted.
+        let (kept, left) = reserve(&mut running)?;
+        ensure!(kept > 55 << 10 && left < 1 << 10, "{kept} KiB are kept and {left} KiB left");
         problem(&mut running, "data is full", true)?;
         figlet(case, &mut running)?;
         let refused = case.gateway(&running).deploy("more", SHELL_IMAGE);
@@ -129,10 +139,23 @@ fn comes_up_with_what_is_damaged() {
         let mut running = case.up(&disk)?;
         figlet(case, &mut running)?;
         problem(&mut running, "last good", true)?;
+        problem(&mut running, "data was damaged and repaired", true)?;
+        case.power_off(running)?;
+
+        // The descriptors alone: the first superblock says that all is clean.
+        disk.damage(boot, &intact)?;
+        disk.damage(data + 4096, &[0xa5; 4096])?;
+        let mut running = case.up(&disk)?;
+        figlet(case, &mut running)?;
+        problem(&mut running, "data was damaged and repaired", true)?;
+        case.power_off(running)?;
+
+        // Nothing is wrong with it any more, and nothing is said.
+        let mut running = case.up(&disk)?;
+        ensure!(Inside::look(&mut running)?.is_well(), "a repair is said at a later start");
         case.power_off(running)?;
 
         // Tables of inodes, the root folder's among them: what is left is without names.
-        disk.damage(boot, &intact)?;
         disk.damage(data + MIB, &vec![0xa5; 24 * MIB as usize])?;
         disk.damage(data + 1024, &[0xa5; 1024])?;
         let mut running = case.up(&disk)?;

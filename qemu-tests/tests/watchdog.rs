@@ -2,19 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::ensure;
 use image::qemu::READY;
-use qemu_tests::{BOTHY, Inside, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, shell_case};
+use qemu_tests::{BOTHY, Inside, SAMPLE_FUNCTION, SAMPLE_IMAGE, shell, shell_case};
 
 /// The supervisor may be silent for 60 s; then the hardware's 30 s run out. A busy host's clock runs ahead.
 const RESET: Duration = Duration::from_secs(200);
 const BOOT: Duration = Duration::from_secs(300);
-
-fn shell(running: &mut Running, command: &str) -> Result<String> {
-    let done = running.shell(command)?;
-    ensure!(done.status == 0, "{command} ended with {}: {}", done.status, done.output);
-    Ok(done.output)
-}
 
 #[test]
 fn restarts_a_machine_that_hangs() {
@@ -34,9 +28,7 @@ fn restarts_a_machine_that_hangs() {
         ensure!(said.contains("asked for 30 s, has 30 s"), "{said}");
 
         // It is fed by more than the process that holds it: process 1 goes on when the supervisor hangs.
-        let inside = Inside::look(&mut running)?;
-        let hung = inside.processes.iter().find(|p| p.group == "init" && p.pid != 1);
-        let hung = hung.context("no supervisor")?.pid;
+        let hung = Inside::look(&mut running)?.of_group("init")?.pid;
         let (mark, began) = (running.console().mark(), running.elapsed());
         shell(&mut running, &format!("kill -STOP {hung}"))?;
         let hungry = running.console().wait("the hardware watchdog is not fed any more", mark, RESET)?;

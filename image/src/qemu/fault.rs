@@ -78,7 +78,8 @@ impl Watch {
             }
         }
         // Our init tells of the last run's.
-        let panics = line.contains("Kernel panic - not syncing") && !line.contains("bothy: ");
+        let panics =
+            line.contains("Kernel panic - not syncing") && !line.trim_start().starts_with("bothy: problem: ");
         panics.then(|| Trouble::Panic(line.trim().to_owned()))
     }
 }
