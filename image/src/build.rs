@@ -261,9 +261,7 @@ fn sums(files: &[&Digest]) -> String {
 }
 
 fn program_digests(programs: &Programs) -> Vec<Digest> {
-    [("init", &programs.init), ("stack", &programs.stack), ("watchdog", &programs.watchdog)]
-        .map(|(name, bytes)| Digest::of(name, bytes))
-        .to_vec()
+    programs.named().map(|(name, bytes)| Digest::of(name, bytes)).to_vec()
 }
 
 fn initrd_level(compression: Compression) -> i32 {

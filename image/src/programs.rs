@@ -12,7 +12,11 @@ use crate::squashfs::Compression;
 use crate::sysroot::Sysroot;
 
 /// The programs and the crates that they are in.
-const PROGRAMS: [(&str, &str); 3] = [("init", "init"), ("stack", "stack"), ("watchdog", "stack")];
+const PROGRAMS: [(&str, &str); 4] =
+    [("init", "init"), ("stack", "stack"), (SHIM, "stack"), ("watchdog", "stack")];
+
+/// containerd makes this name of the runtime's, `io.containerd.bothy.v2`.
+pub const SHIM: &str = "containerd-shim-bothy-v2";
 
 /// The finished programs.
 pub struct Programs {
@@ -20,6 +24,8 @@ pub struct Programs {
     pub init: Vec<u8>,
     /// Gateway and log service.
     pub stack: Vec<u8>,
+    /// What stands between containerd and a function's process.
+    pub shim: Vec<u8>,
     /// What function images begin with.
     pub watchdog: Vec<u8>,
     /// What they were made of.
@@ -64,7 +70,14 @@ impl Programs {
         // Programs from elsewhere need not tell.
         let origin = std::fs::read(folder.join(Origin::FILE)).ok();
         let origin = origin.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        Ok(Programs { init: read("init")?, stack: read("stack")?, watchdog: read("watchdog")?, origin })
+        let (init, stack) = (read("init")?, read("stack")?);
+        Ok(Programs { init, stack, shim: read(SHIM)?, watchdog: read("watchdog")?, origin })
+    }
+
+    /// The programs by the names of their files.
+    pub fn named(&self) -> [(&'static str, &[u8]); 4] {
+        let bytes = [&self.init, &self.stack, &self.shim, &self.watchdog];
+        std::array::from_fn(|place| (PROGRAMS[place].0, bytes[place].as_slice()))
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::kmod::Modules;
 use crate::oci;
-use crate::programs::Programs;
+use crate::programs::{Programs, SHIM};
 use crate::recipe::{Recipe, STUB_PACKAGE};
 use crate::select::{Packages, Selection};
 use crate::tree::{Kind, Node, Tree};
@@ -67,6 +67,7 @@ pub fn root(
     certificates(&mut tree);
     tree.insert("usr/sbin/init", Node::file(0o755, programs.init.clone()));
     tree.insert("usr/bin/stack", Node::file(0o755, programs.stack.clone()));
+    tree.insert(&format!("usr/bin/{SHIM}"), Node::file(0o755, programs.shim.clone()));
     tree.insert("usr/lib/os-release", Node::file(0o644, os_release(recipe).into_bytes()));
     let defaults = provisioning::default_document();
     tree.insert("usr/share/bothy/bothy.toml", Node::file(0o644, defaults.as_bytes().to_vec()));

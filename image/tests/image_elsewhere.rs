@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use artifacts::{copy_sources, finished, run};
+use image::programs::Programs;
 
 /// Somebody who is not us: `nobody` on every distribution.
 const OTHER_USER: u32 = 65534;
@@ -30,7 +31,8 @@ fn an_image_built_by_another_user_elsewhere_is_the_same_bytes() {
     std::fs::copy(env!("CARGO_BIN_EXE_bothy"), &tool).unwrap();
     let programs = folder.path().join("programs");
     std::fs::create_dir(&programs).unwrap();
-    for program in ["init", "stack", "watchdog", "origin.json"] {
+    let names = Programs::load(&first.programs).unwrap().named().map(|(name, _)| name);
+    for program in names.into_iter().chain(["origin.json"]) {
         std::fs::copy(first.programs.join(program), programs.join(program)).unwrap();
     }
     let manifest = folder.path().join("manifest.json");

@@ -20,8 +20,8 @@ pub const LABEL_DIGEST: &str = "bothy.document";
 /// The instance's IPv4 address.
 pub const LABEL_ADDRESS: &str = "bothy.address";
 
-/// containerd's shim for OCI runtimes.
-const RUNTIME: &str = "io.containerd.runc.v2";
+/// Our shim for OCI runtimes: containerd starts `containerd-shim-bothy-v2` for it.
+const RUNTIME: &str = "io.containerd.bothy.v2";
 
 /// What a new container is made of.
 #[derive(Debug)]

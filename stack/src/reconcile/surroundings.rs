@@ -85,9 +85,8 @@ pub fn fifos(folder: &Path, instance: &str) -> [PathBuf; 2] {
     ["out", "err"].map(|stream| folder.join(format!("{instance}.{stream}")))
 }
 
-/// Makes an instance's FIFOs, which the log service opens by itself. The files given back keep them open at both ends:
-/// the shim waits for a reader before it starts a process (and gives up after 10 s), and the log service may be away.
-/// Once the process runs the shim holds both ends itself.
+/// Makes an instance's FIFOs, which the log service opens by itself. The files given back keep them open at both ends
+/// until the shim does: so the log service, which may be here earlier, sees no end of them.
 pub fn make_fifos(folder: &Path, instance: &str) -> Result<([PathBuf; 2], [File; 2])> {
     fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })?;
     let paths = fifos(folder, instance);

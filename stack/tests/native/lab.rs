@@ -17,6 +17,9 @@ use serde_json::Value;
 /// The administrator.
 pub const BASIC: &str = "Basic YWRtaW46c2VjcmV0";
 
+/// How the path of a shim ends.
+pub const SHIM: &str = "/containerd-shim-bothy-v2";
+
 pub struct Lab {
     pub folder: PathBuf,
     programs: PathBuf,
@@ -51,10 +54,10 @@ impl Lab {
             fs::write(programs.join(name), text).unwrap();
             fs::set_permissions(programs.join(name), fs::Permissions::from_mode(0o755)).unwrap();
         }
-        // Go programs that need no library but the C one: the host's is good enough.
-        for name in ["containerd", "containerd-shim-runc-v2"] {
-            std::os::unix::fs::symlink(root.join("usr/bin").join(name), programs.join(name)).unwrap();
-        }
+        // A Go program that needs no library but the C one: the host's is good enough.
+        let link = |to: &Path, name: &str| std::os::unix::fs::symlink(to, programs.join(name)).unwrap();
+        link(&root.join("usr/bin/containerd"), "containerd");
+        link(Path::new(env!("CARGO_BIN_EXE_containerd-shim-bothy-v2")), "containerd-shim-bothy-v2");
         fs::create_dir_all(folder.join("credentials")).unwrap();
         fs::write(folder.join("credentials/basic-auth-user"), "admin\n").unwrap();
         fs::write(folder.join("credentials/basic-auth-password"), "secret\n").unwrap();
@@ -101,6 +104,8 @@ impl Lab {
     pub fn start_containerd(&mut self) {
         let mut command = self.command(&self.programs.join("containerd"), "containerd.log");
         command.arg("--config").arg(self.folder.join("containerd.toml"));
+        // As on the machine, where a crun that got it from here would wait for a word of the function's.
+        command.env("NOTIFY_SOCKET", self.folder.join("notify"));
         self.containerd = Some(command.spawn().unwrap());
     }
 
@@ -213,15 +218,24 @@ impl Lab {
         }
     }
 
-    /// Processes whose command line begins with that word, in this test's own process namespace.
-    pub fn processes(&self, word: &str) -> Vec<i32> {
+    /// Processes whose program's path ends with that, in this test's own process namespace.
+    pub fn processes(&self, program: &str) -> Vec<i32> {
         let numbers =
             fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
         let is_it = |pid: &i32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split(|b| *b == 0).next() == Some(word.as_bytes())
+            line.split(|b| *b == 0).next().is_some_and(|word| word.ends_with(program.as_bytes()))
         };
         numbers.filter(is_it).collect()
+    }
+
+    /// Waits until a process runs no more; who should reap it may be gone.
+    pub async fn until_ended(&self, pid: i32, patience: Duration) {
+        let end = Instant::now() + patience;
+        while fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty()) {
+            assert!(Instant::now() < end, "process {pid} does not end");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Everything on the machine that an instance could have left behind.
@@ -245,6 +259,14 @@ impl Lab {
         let snapshots = containerd.instance_snapshots("openfaas-fn").await.unwrap();
         found.extend(snapshots.into_iter().map(|name| format!("snapshot {name}")));
         found.extend(self.processes("/watchdog").into_iter().map(|pid| format!("process {pid}")));
+        // A shim goes a moment after its last answer.
+        let end = Instant::now() + Duration::from_secs(2);
+        while !self.processes(SHIM).is_empty() && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        found.extend(self.processes(SHIM).into_iter().map(|pid| format!("shim {pid}")));
+        let sockets = fs::read_dir("/run/containerd/s").into_iter().flatten().flatten();
+        found.extend(sockets.map(|entry| entry.path().display().to_string()));
         found
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hyper::Method;
-use lab::Lab;
+use lab::{Lab, SHIM};
 use namespaces::inside;
 use serde_json::json;
 
@@ -113,6 +113,16 @@ fn what_dies_comes_back() {
         ready(&lab).await;
         lab.expect(200, Method::GET, "/function/f", "").await;
         assert_eq!(lab.processes("/watchdog"), process);
+
+        // The shim: nothing of its function stays, and the next one has a shim of its own.
+        let shim = lab.processes(SHIM);
+        assert_eq!(shim.len(), 1);
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim[0]), nix::sys::signal::Signal::SIGKILL)
+            .unwrap();
+        lab.until_ended(process[0], PATIENCE).await;
+        lab.until("/function/f", "here\n", PATIENCE).await;
+        let process = lab.processes("/watchdog");
+        assert_eq!((process.len(), lab.processes(SHIM).len()), (1, 1));
 
         // Both, and the function with them, as after a power cut that also took what was in the disk's memory.
         lab.kill_gateway();
@@ -383,7 +393,7 @@ fn nothing_is_left_after_many_lives() {
 #[test]
 fn the_programs_are_there() {
     let root = std::env::var_os("BOTHY_ROOTFS").expect("BOTHY_ROOTFS is not set: use `cargo bothy test`");
-    for program in ["usr/bin/containerd", "usr/bin/containerd-shim-runc-v2", "usr/bin/crun", "usr/sbin/nft"] {
+    for program in ["usr/bin/containerd", "usr/bin/crun", "usr/sbin/nft"] {
         let path = Path::new(&root).join(program);
         assert!(path.exists(), "{} is missing", path.display());
     }

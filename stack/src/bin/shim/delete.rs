@@ -1,0 +1,39 @@
+//! What containerd calls when a shim is gone: nothing of its container may stay.
+
+use std::io::Write;
+use std::time::SystemTime;
+
+use containerd_shim_protos::api::DeleteResponse;
+use containerd_shim_protos::protobuf::Message;
+
+use crate::arguments::Arguments;
+use crate::failure::Failure;
+use crate::runtime::Runtime;
+use crate::{rootfs, start};
+
+/// The status of a process that was killed.
+const KILLED: u32 = 128 + 9;
+
+/// Ends what is left of the container, and writes how its process ended.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let here = std::env::current_dir().map_err(Failure::io("find", "the working directory"))?;
+    let bundle = arguments.bundle.clone().unwrap_or(here);
+    let program = std::fs::read_to_string(bundle.join(start::RUNTIME_FILE)).unwrap_or_default();
+    let runtime = Runtime::new(program.trim(), &arguments.namespace, &arguments.id, &bundle);
+    // Most often there is nothing left to remove, which is an error to it; what it could not end holds the mount.
+    let removed = runtime.call_alone(&["delete", "--force"]);
+    rootfs::detach(&bundle.join("rootfs"))?;
+    if let Err(failure) = removed
+        && runtime.knows()
+    {
+        return Err(failure);
+    }
+    let _ = std::fs::remove_file(start::socket(arguments));
+    let answer = DeleteResponse {
+        exit_status: KILLED,
+        exited_at: Some(crate::container::timestamp(SystemTime::now())).into(),
+        ..Default::default()
+    };
+    let bytes = answer.write_to_bytes().map_err(|error| Failure::Refused(error.to_string()))?;
+    std::io::stdout().write_all(&bytes).map_err(Failure::io("write", "the answer"))
+}
