@@ -235,7 +235,9 @@ mod tests {
     #[test]
     fn the_parts_are_those_that_were_asked_for() {
         let mut machine = Machine::new(Path::new("/m"), Accel::Tcg, direct());
-        assert!(line(&machine).contains("-accel tcg,thread=single -cpu max,-cx16 -smp 2 -m 1024M"));
+        assert!(
+            line(&machine).contains("-accel tcg,thread=single -cpu max,-cx16,-erms,-fsrm -smp 2 -m 1024M")
+        );
         assert!(line(&machine).contains("hostfwd=tcp:127.0.0.1:4444-:8080"));
         machine.network = false;
         assert!(!line(&machine).contains("i6300esb"));

@@ -118,6 +118,7 @@ pub(crate) fn guest_runs(accel: &str, cpu: &str, scratch: &Path) -> Result<bool>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::qemu::Accel;
 
     #[test]
     fn fits_before_the_partition_table() {
@@ -127,7 +128,7 @@ mod tests {
     #[test]
     fn the_emulator_runs_it() {
         let scratch = tempfile::tempdir().unwrap();
-        assert!(guest_runs("tcg,thread=single", "max,-cx16", scratch.path()).unwrap());
+        assert!(guest_runs(Accel::Tcg.accel(), Accel::Tcg.cpu(), scratch.path()).unwrap());
     }
 
     #[test]
