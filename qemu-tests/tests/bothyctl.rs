@@ -89,7 +89,7 @@ fn says_the_same_here_and_from_afar() {
         let same = [
             ("status --json", vec!["hostname", "address", "healthy", "network", "data", "config"]),
             ("services --json", vec!["name", "state", "pid", "restarts", "since_ms"]),
-            ("logs --boot 0 --lines 5 --service containerd --json", vec!["__CURSOR", "MESSAGE", "_PID"]),
+            ("logs --boot 0 --lines 5 --service nats --json", vec!["__CURSOR", "MESSAGE", "_PID"]),
         ];
         for (line, keys) in same {
             let here = lines(&local(&mut running, line)?.join("\n"))?;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use qemu_tests::{BOTHY, Gateway, Inside, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, SHELL_IMAGE, shell_case};
+use serde_json::json;
 
 const BOMB: &str = "bomb";
 /// What a function may have of processes (stack, `runtime/spec.rs`), and what its shell and watchdog are.
@@ -24,7 +25,9 @@ fn is_held_and_removed() {
         gateway.deploy(SAMPLE_FUNCTION, SAMPLE_IMAGE)?;
         case.answer(&mut running, SAMPLE_FUNCTION, "Bothy")?;
         let before = Inside::look(&mut running)?;
-        gateway.deploy(BOMB, SHELL_IMAGE)?;
+        // The watchdog would end it after half a minute, and a slow machine needs that to get there.
+        let patient = json!({"service": BOMB, "image": SHELL_IMAGE, "envVars": {"exec_timeout": "0"}});
+        gateway.deploy_document(&patient)?;
         case.answer(&mut running, BOMB, "true")?;
 
         // A shell that cannot fork ends; its last act is to become the next one, which tries again.
@@ -39,7 +42,7 @@ fn is_held_and_removed() {
         case.time(format!("{most} processes at most, for"), began.elapsed());
 
         let began = Instant::now();
-        let body = format!("{{\"functionName\":\"{BOMB}\"}}");
+        let body = json!({"functionName": BOMB}).to_string();
         let gone = gateway.client().request("DELETE", "/system/functions", Some(&body), REMOVAL)?;
         ensure!(gone.status == 202 || gone.status == 200, "the removal was answered with {gone:?}");
         let after = loop {
