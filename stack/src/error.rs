@@ -61,6 +61,19 @@ pub enum Error {
         /// The normalised reference.
         reference: String,
     },
+    /// The image does not fit on the disk.
+    #[error(
+        "image {reference} needs {needs} MiB or more, {free} MiB are free: remove functions that nobody needs, or copy \
+         the disk to a larger one"
+    )]
+    NoRoom {
+        /// The normalised reference.
+        reference: String,
+        /// The least that it takes, MiB.
+        needs: u64,
+        /// What is free for it, MiB.
+        free: u64,
+    },
     /// The image was made for another machine.
     #[error("image {reference} is made for {found}, this machine is {wanted}")]
     ImagePlatform {

@@ -48,6 +48,8 @@ pub struct Containerd {
     /// Held by the one import that runs.
     pub(super) importing: Arc<Mutex<()>>,
     pub(super) records: Records,
+    /// A folder on the file system that images are stored in.
+    pub(super) data: PathBuf,
     runtime: Runtime,
 }
 
@@ -62,8 +64,9 @@ struct RuncOptions {
 }
 
 impl Containerd {
-    /// Prepares a connection; nothing is sent yet, so containerd need not be there.
-    pub fn new(socket: PathBuf, snapshotter: String, runtime: Runtime) -> Self {
+    /// Prepares a connection; nothing is sent yet, so containerd need not be there. `data` is any folder on the file
+    /// system that it stores images in.
+    pub fn new(socket: PathBuf, snapshotter: String, runtime: Runtime, data: PathBuf) -> Self {
         // The URI is never used: the connector goes to the socket.
         let endpoint = Endpoint::from(Uri::from_static("http://containerd.invalid"));
         Self {
@@ -71,6 +74,7 @@ impl Containerd {
             snapshotter,
             importing: Arc::default(),
             records: Records::default(),
+            data,
             runtime,
         }
     }

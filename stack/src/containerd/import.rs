@@ -4,7 +4,7 @@
 //! lease goes after it. A lease of an interrupted import is removed when the gateway starts.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use containerd_client::services::v1::images_client::ImagesClient;
 use containerd_client::services::v1::leases_client::LeasesClient;
@@ -126,9 +126,10 @@ impl Containerd {
 
     async fn import(&self, namespace: &str, lease: &str, layout: &Layout) -> Result<Image> {
         let (path, manifest) = read_manifest(layout).await?;
-        let mut references = HashMap::new();
         let config = Descriptor::from(manifest.config);
         let layers: Vec<Descriptor> = manifest.layers.into_iter().map(Descriptor::from).collect();
+        self.has_room(&layout.reference, &layers)?;
+        let mut references = HashMap::new();
         for (number, layer) in layers.iter().enumerate() {
             references.insert(format!("containerd.io/gc.ref.content.l.{number}"), layer.digest.clone());
             self.write_blob(namespace, lease, &layout.blob(&layer.digest)?, layer, HashMap::new()).await?;
@@ -140,6 +141,22 @@ impl Containerd {
         let image = self.image(namespace, &layout.reference).await?;
         self.unpack(namespace, lease, &image).await?;
         Ok(image)
+    }
+
+    /// Refuses what cannot fit. containerd runs as root, so the kernel would let it have what is kept free for the
+    /// appliance's own files.
+    fn has_room(&self, reference: &str, layers: &[Descriptor]) -> Result<()> {
+        // Each is stored as it came and unpacked, which takes no less.
+        let needs = layers.iter().map(|layer| u64::try_from(layer.size).unwrap_or(0)).sum::<u64>() * 2;
+        // The first function makes the folder.
+        let folder = self.data.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
+        let found = rustix::fs::statvfs(folder)
+            .map_err(|errno| Error::Read { path: folder.to_owned(), source: errno.into() })?;
+        let free = found.f_bavail.saturating_mul(found.f_frsize);
+        if free >= needs {
+            return Ok(());
+        }
+        Err(Error::NoRoom { reference: reference.to_owned(), needs: needs >> 20, free: free >> 20 })
     }
 
     /// Points a reference at a manifest, whether it is known or not.

@@ -76,16 +76,10 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
     });
     tracing::info!("listening on {}", options.listen);
     tokio::spawn(async move {
-        let begin = reconcile::begin(&world, &functions);
-        tokio::pin!(begin);
-        if tokio::time::timeout(CONTAINERD, &mut begin).await.is_err() {
-            notify("READY=1");
-            begin.await;
-        }
+        ready_after(CONTAINERD, reconcile::begin(&world, &functions)).await;
+        ready_after(FIRST_PASS, reconcile::first_pass(&functions)).await;
         // A second READY=1 changes nothing.
-        let _ = tokio::time::timeout(FIRST_PASS, reconcile::first_pass(&functions)).await;
         notify("READY=1");
-        reconcile::first_pass(&functions).await;
         reconcile::import_baked(&world).await;
     });
     let listen = |source| Error::Listen { address: options.listen.to_string(), source };
@@ -100,6 +94,15 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
     };
     server::serve(listener, gateway, stop, options.drain).await;
     Ok(())
+}
+
+/// Does an act to its end; whoever waits for us to be ready waits for it no longer than that.
+async fn ready_after(limit: Duration, act: impl Future<Output = ()>) {
+    tokio::pin!(act);
+    if tokio::time::timeout(limit, &mut act).await.is_err() {
+        notify("READY=1");
+        act.await;
+    }
 }
 
 /// A socket that listens already.
@@ -143,7 +146,8 @@ fn documents(store: &Store, options: &Options) -> Result<Vec<(Key, Document)>> {
 fn world(options: &Options, store: Store) -> Result<World> {
     let runtime =
         Runtime { binary: options.runtime_binary.clone(), shim_cgroup: options.shim_cgroup.clone() };
-    let containerd = Containerd::new(options.containerd.clone(), options.snapshotter.clone(), runtime);
+    let socket = options.containerd.clone();
+    let containerd = Containerd::new(socket, options.snapshotter.clone(), runtime, options.state.clone());
     let network = Network::open(network::Settings {
         bridge: options.bridge.clone(),
         subnet: options.subnet,

@@ -253,7 +253,8 @@ impl Lab {
         );
         let runtime = stack::containerd::Runtime { binary: String::new(), shim_cgroup: String::new() };
         let socket = self.folder.join("containerd.sock");
-        let containerd = stack::containerd::Containerd::new(socket, "overlayfs".into(), runtime);
+        let containerd =
+            stack::containerd::Containerd::new(socket, "overlayfs".into(), runtime, self.folder.clone());
         let containers = containerd.containers_of("openfaas-fn", None).await.unwrap();
         found.extend(containers.into_iter().map(|container| format!("container {}", container.id)));
         let snapshots = containerd.instance_snapshots("openfaas-fn").await.unwrap();
@@ -269,6 +270,12 @@ impl Lab {
         found.extend(sockets.map(|entry| entry.path().display().to_string()));
         found
     }
+}
+
+/// The parent of a process.
+pub fn parent(pid: i32) -> i32 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    text.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok()).unwrap()
 }
 
 pub struct Answer {
