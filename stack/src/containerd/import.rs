@@ -114,8 +114,13 @@ impl Containerd {
         for digest in blobs.chain([&layout.manifest.digest]) {
             self.delete_blob(namespace, digest).await?;
         }
+        self.collect(namespace).await
+    }
+
+    /// Has containerd remove the files of what nothing holds any more, and waits for it.
+    pub async fn collect(&self, namespace: &str) -> Result<()> {
         // The removal of a lease is what can be told to wait for the collection of garbage.
-        let lease = format!("{LEASE}forget");
+        let lease = format!("{LEASE}collect");
         self.make_lease(namespace, &lease).await?;
         self.release(namespace, &lease, true).await
     }

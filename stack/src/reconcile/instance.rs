@@ -192,7 +192,9 @@ impl World {
         let snapshot = self.containerd.remove_snapshot(namespace, &instance.id).await;
         stopped.and(group).and(detached).and(fifos).and(snapshot)?;
         // Last, and only then, because it holds the labels that lead to the rest.
-        self.containerd.delete_container(namespace, &instance.id).await
+        self.containerd.delete_container(namespace, &instance.id).await?;
+        self.removed.notify_one();
+        Ok(())
     }
 
     /// The first secret of a document that is not there.

@@ -12,6 +12,7 @@ mod backoff;
 mod cause;
 mod command;
 mod functions;
+mod garbage;
 mod group;
 mod instance;
 mod notices;
@@ -27,7 +28,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 pub use functions::{Endpoint, Function, Functions, Refused, Running, State};
 pub use instance::is_instance_name;
@@ -77,6 +78,8 @@ pub struct World {
     refreshing: Mutex<()>,
     /// Whether the leftovers of former lives are gone, and actors may begin.
     swept: watch::Sender<bool>,
+    /// An instance was removed.
+    removed: Notify,
 }
 
 impl World {
@@ -89,8 +92,8 @@ impl World {
         settings: Settings,
     ) -> Self {
         let starts = Semaphore::new(STARTS_AT_ONCE);
-        let (refreshing, swept) = (Mutex::default(), watch::Sender::new(false));
-        Self { containerd, network, store, baked, settings, starts, refreshing, swept }
+        let (refreshing, swept, removed) = (Mutex::default(), watch::Sender::new(false), Notify::new());
+        Self { containerd, network, store, baked, settings, starts, refreshing, swept, removed }
     }
 }
 
@@ -103,6 +106,7 @@ fn pause(attempt: u32) -> Duration {
 pub async fn begin(world: &Arc<World>, functions: &Arc<Functions>) {
     tokio::spawn(set_up_network(world.clone()));
     tokio::spawn(surroundings::follow(world.clone()));
+    tokio::spawn(garbage::collect(world.clone()));
     let mut attempt = 0;
     while let Err(error) = world.containerd.check(Duration::from_secs(5)).await {
         // It starts at the same time as we do: only a long silence is worth a line.

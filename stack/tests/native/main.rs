@@ -7,7 +7,7 @@ mod leftover;
 mod namespaces;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::Method;
 use lab::{Lab, SHIM};
@@ -405,6 +405,13 @@ fn nothing_is_left_after_many_lives() {
                 lab.expect(200, Method::DELETE, "/system/functions", &body).await;
             }
             assert_eq!(lab.leftovers().await, Vec::<String>::new());
+        }
+        // Of files only the image's layer.
+        let folder = lab.folder.join("containerd/io.containerd.snapshotter.v1.overlayfs/snapshots");
+        let end = Instant::now() + PATIENCE;
+        while std::fs::read_dir(&folder).unwrap().count() != 1 {
+            assert!(Instant::now() < end, "in {}: {:?}", folder.display(), std::fs::read_dir(&folder));
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     });
 }

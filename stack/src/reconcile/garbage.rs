@@ -1,0 +1,26 @@
+//! What removals leave to containerd's collector of garbage. containerd overlooks a removal that comes while it
+//! collects (pkg `gc/scheduler`: events older than the last collection's end are dropped), and the files of that
+//! instance would stay until the next one: so it is asked once more when all is quiet.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{World, pause};
+
+/// Time after a removal in which others may come: longer than a collection takes.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// Waits for removals, for ever.
+pub async fn collect(world: Arc<World>) {
+    let namespace = provisioning::Namespace::default();
+    loop {
+        world.removed.notified().await;
+        tokio::time::sleep(QUIET).await;
+        let mut attempt = 0;
+        while let Err(error) = world.containerd.collect(namespace.as_str()).await {
+            tracing::debug!("collecting what removals left: {error}");
+            tokio::time::sleep(pause(attempt + 3)).await;
+            attempt += 1;
+        }
+    }
+}
