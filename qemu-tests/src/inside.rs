@@ -26,10 +26,11 @@ const LOOK: &str = "cd /proc; \
       { read -r stat <$p/stat; } 2>/dev/null || continue; \
       set -- ${stat##*) }; [ \"$2\" = 2 ] && continue; \
       group=; { IFS= read -r group <$p/cgroup; } 2>/dev/null; \
-      echo \"P $stat|$group|$( { tr '\\0' ' ' <$p/cmdline; } 2>/dev/null)\"; \
+      echo \"P $stat|$group\"; \
     done; \
-    count() { n=$1; shift; set -- \"$@\"; [ -e \"$1\" ] || shift; echo \"$n $#\"; }; \
-    echo \"mounts $(grep -c . /proc/1/mountinfo)\"; \
+    grep -a '' [0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; \
+    count() { n=$1; shift; set -- \"$@\"; [ -e \"$1\" ] || shift; echo \"C $n $#\"; }; \
+    echo \"C mounts $(grep -c . /proc/1/mountinfo)\"; \
     count netns /run/netns/*; \
     count groups /sys/fs/cgroup/workload/*/ /sys/fs/cgroup/workload/*/*/; \
     count links /sys/class/net/*; \
@@ -109,10 +110,13 @@ impl Inside {
     fn read(text: &str) -> Result<Self> {
         let (tables, status) = text.split_once("STATUS\n").context("no status")?;
         let (mut processes, mut counts) = (Vec::new(), BTreeMap::new());
+        let commands: BTreeMap<&str, &str> =
+            tables.lines().filter_map(|line| line.split_once("/cmdline:")).collect();
         for line in tables.lines() {
             if let Some(process) = line.strip_prefix("P ") {
-                processes.extend(read_process(process));
-            } else if let Some((name, count)) = line.split_once(' ') {
+                processes.extend(read_process(process, &commands));
+            } else if let Some((name, count)) = line.strip_prefix("C ").and_then(|rest| rest.split_once(' '))
+            {
                 counts.insert(name.to_owned(), count.trim().parse().with_context(|| line.to_owned())?);
             }
         }
@@ -177,14 +181,15 @@ impl Inside {
     }
 }
 
-/// `proc_pid_stat(5)`, group and command line, separated by bars; nothing for the kernel's own and for the console's.
-fn read_process(line: &str) -> Option<Process> {
-    let (stat, rest) = line.split_once('|')?;
-    let (group, command) = rest.split_once('|')?;
+/// `proc_pid_stat(5)` and the group, separated by a bar; nothing for the kernel's own and for the console's. Command
+/// lines are known by number.
+fn read_process(line: &str, commands: &BTreeMap<&str, &str>) -> Option<Process> {
+    let (stat, group) = line.split_once('|')?;
     let (front, fields) = stat.rsplit_once(") ")?;
     let (pid, name) = front.split_once(" (")?;
     let fields: Vec<_> = fields.split(' ').collect();
     let state = fields.first()?.chars().next()?;
+    let command = commands.get(pid).copied().unwrap_or_default();
     let pid = pid.parse().ok()?;
     // kthreadd and its children.
     let kernel = pid == 2 || fields.get(1) == Some(&"2");
@@ -204,11 +209,12 @@ mod tests {
 
     fn text(more: &str) -> String {
         format!(
-            "P 1 (init) {STAT}|0::/init|/sbin/init \n\
-             P 2 (kthreadd) {}|0::/|\n\
-             P 80 (busybox) {STAT}|0::/system/console|busybox sh \n\
-             P 70 (a (b) c) {STAT}|0::/workload/openfaas-fn/f.3|/x -id f.3 \n{more}\
-             mounts 7\nSTATUS\n{{\"healthy\": true, \"problems\": {{}}}}",
+            "P 1 (init) {STAT}|0::/init\n\
+             P 2 (kthreadd) {}|0::/\n\
+             P 80 (busybox) {STAT}|0::/system/console\n\
+             P 70 (a (b) c) {STAT}|0::/workload/openfaas-fn/f.3\n{more}\
+             1/cmdline:/sbin/init \n80/cmdline:busybox sh \n70/cmdline:/x -id f.3 \n\
+             C mounts 7\nSTATUS\n{{\"healthy\": true, \"problems\": {{}}}}",
             STAT.replacen("S 1", "S 0", 1)
         )
     }
@@ -228,8 +234,8 @@ mod tests {
     fn tells_what_is_another() {
         let before = Inside::read(&text("")).unwrap();
         assert_eq!(before.differs(&before), [""; 0]);
-        let zombie = format!("P 9 (x) {}|0::/init|\n", STAT.replacen('S', "Z", 1));
-        let after = Inside::read(&text(&zombie).replace("mounts 7", "mounts 8")).unwrap();
+        let zombie = format!("P 9 (x) {}|0::/init\n", STAT.replacen('S', "Z", 1));
+        let after = Inside::read(&text(&zombie).replace("C mounts 7", "C mounts 8")).unwrap();
         let told = ["x (init): 1 instead of 0", "mounts: 8 instead of 7", "x (init) is a zombie"];
         assert_eq!(after.differs(&before), told);
     }

@@ -15,6 +15,8 @@ use serde_json::Value;
 
 /// How long a recovery may take on a busy host; how long it does take is printed.
 const LIMIT: Duration = Duration::from_secs(180);
+/// Pause between two looks, which take their share of the machine's processor.
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
 /// How often the supervisor is killed.
 const TIMES: usize = 10;
 /// How often the gateway is killed, for a median.
@@ -322,6 +324,7 @@ fn well(running: &mut Running, before: &Inside, groups: &[&str]) -> Result<()> {
         }
         ensure!(began.elapsed() < LIMIT, "not well: {differs:?}, {}", now.status);
         running.check()?;
+        std::thread::sleep(LOOK_AGAIN);
     }
 }
 

@@ -14,6 +14,8 @@ use qemu_tests::{
 const VICTIM: &str = "shell";
 /// How long a recovery may take. Not how long it takes: that is printed. A busy host is an order slower than a quiet one.
 const LIMIT: Duration = Duration::from_secs(180);
+/// Pause between two looks, which take their share of the machine's processor.
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
 /// How long the call may last whose process is killed.
 const CALL: Duration = Duration::from_secs(900);
 /// What that call runs, and how one sees it.
@@ -182,6 +184,7 @@ impl Lab<'_> {
             }
             last = missing.into_iter().next().unwrap_or_default().chars().take(80).collect();
             self.running.check()?;
+            std::thread::sleep(LOOK_AGAIN);
         };
         self.recoveries.push((began.elapsed(), format!("{what}; last came {last}")));
         // A function dies as a whole.

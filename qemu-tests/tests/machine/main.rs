@@ -1,0 +1,24 @@
+//! Whole machines, looked at from outside. One program, so that it is linked once and its tests run beside each other
+//! whoever starts them.
+
+mod adoption;
+mod bothyctl;
+mod broken_configuration;
+mod clock;
+mod console;
+mod faults;
+mod first_boot;
+mod fork_bomb;
+mod function_crash;
+mod leftovers;
+mod memory;
+mod network;
+mod no_network;
+mod power_cut;
+mod second_boot;
+mod service_limit;
+mod services;
+mod shutdown;
+mod small_memory;
+mod storage;
+mod watchdog;
