@@ -37,6 +37,8 @@ use crate::reconcile::{self, Functions, World};
 /// the first of these, or so long after it came: neither must make the gateway look broken.
 const CONTAINERD: Duration = Duration::from_secs(30);
 const FIRST_PASS: Duration = Duration::from_secs(10);
+/// How long the calls that waited meanwhile may take, before it hears so.
+const FIRST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Name of the socket that the gateway listens on when it is handed one (sd_listen_fds_with_names(3)): it stays open
 /// while the gateway is away, so that nobody is refused.
@@ -78,6 +80,8 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
     tokio::spawn(async move {
         ready_after(CONTAINERD, reconcile::begin(&world, &functions)).await;
         ready_after(FIRST_PASS, reconcile::first_pass(&functions)).await;
+        // Others start when we are ready, and would take the processor from who has waited longest.
+        reconcile::first_answers(&functions, FIRST_ANSWERS).await;
         // A second READY=1 changes nothing.
         notify("READY=1");
         reconcile::import_baked(&world).await;

@@ -185,6 +185,15 @@ impl Function {
         let _ = self.attempted.subscribe().wait_for(|attempted| *attempted).await;
     }
 
+    /// Returns when the calls that waited for it have their answers.
+    pub(super) async fn answered(&self, patience: Duration) {
+        // Each that waits listens for the state.
+        self.state.closed().await;
+        if let State::Ready(endpoint) = self.state() {
+            endpoint.drained(patience).await;
+        }
+    }
+
     pub(super) fn set_attempted(&self) {
         self.attempted.send_replace(true);
     }
@@ -353,6 +362,32 @@ mod tests {
             mailbox,
         };
         (function, mail)
+    }
+
+    #[tokio::test]
+    async fn calls_that_waited_are_answered_before_others_begin() {
+        let (function, _mail) = function();
+        let function = Arc::new(function);
+        function.answered(Duration::from_secs(5)).await;
+        function.set_state(State::Starting);
+        let patience = Duration::from_secs(60);
+        let call = tokio::spawn({
+            let function = function.clone();
+            async move { function.enter(patience).await.unwrap() }
+        });
+        tokio::task::yield_now().await;
+        let answered = tokio::spawn({
+            let function = function.clone();
+            async move { function.answered(patience).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!answered.is_finished());
+        function.set_state(State::Ready(Arc::new(Endpoint::new(([10, 62, 0, 2], 8080).into()))));
+        let running = call.await.unwrap();
+        tokio::task::yield_now().await;
+        assert!(!answered.is_finished());
+        drop(running);
+        answered.await.unwrap();
     }
 
     #[tokio::test]

@@ -132,6 +132,17 @@ pub async fn first_pass(functions: &Functions) {
     }
 }
 
+/// Returns when the calls that came before their functions could answer have been answered, at most after so long.
+pub async fn first_answers(functions: &Functions, patience: Duration) {
+    let answered = async {
+        for function in functions.all() {
+            function.answered(patience).await;
+        }
+    };
+    // Calls that take their time are no reason to wait longer.
+    let _ = tokio::time::timeout(patience, answered).await;
+}
+
 async fn set_up_network(world: Arc<World>) {
     let mut attempt = 0;
     while let Err(error) = world.network.set_up().await {
