@@ -41,7 +41,7 @@ pub enum Command {
     #[command(after_help = "Examples:\n  \
         bothy test                        the first tier: what has to pass before a change lands\n  \
         bothy test --long                 everything\n  \
-        bothy test -- power_off           only tests with this in their name")]
+        bothy test -- second_boot         only tests with this in their name")]
     Test(TestArgs),
     /// Start a test program, as root where it needs that.
     #[command(hide = true)]

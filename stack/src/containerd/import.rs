@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use containerd_client::services::v1::images_client::ImagesClient;
 use containerd_client::services::v1::leases_client::LeasesClient;
@@ -119,8 +120,10 @@ impl Containerd {
 
     /// Has containerd remove the files of what nothing holds any more, and waits for it.
     pub async fn collect(&self, namespace: &str) -> Result<()> {
-        // The removal of a lease is what can be told to wait for the collection of garbage.
-        let lease = format!("{LEASE}collect");
+        // The removal of a lease is what can be told to wait for the collection of garbage. Of one's own: that of a
+        // lease which somebody else has removed returns at once.
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let lease = format!("{LEASE}collect-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         self.make_lease(namespace, &lease).await?;
         self.release(namespace, &lease, true).await
     }
@@ -133,7 +136,14 @@ impl Containerd {
         let (path, manifest) = read_manifest(layout).await?;
         let config = Descriptor::from(manifest.config);
         let layers: Vec<Descriptor> = manifest.layers.into_iter().map(Descriptor::from).collect();
-        self.has_room(&layout.reference, &layers)?;
+        let mut missing = 0_u64;
+        for layer in &layers {
+            if !self.has_blob(namespace, &layer.digest).await? {
+                missing = missing.saturating_add(size(layer));
+            }
+        }
+        // Each is stored as it came and unpacked, which takes no less.
+        self.room(&layout.reference, missing.saturating_mul(2))?;
         let mut references = HashMap::new();
         for (number, layer) in layers.iter().enumerate() {
             references.insert(format!("containerd.io/gc.ref.content.l.{number}"), layer.digest.clone());
@@ -148,11 +158,9 @@ impl Containerd {
         Ok(image)
     }
 
-    /// Refuses what cannot fit. containerd runs as root, so the kernel would let it have what is kept free for the
-    /// appliance's own files.
-    fn has_room(&self, reference: &str, layers: &[Descriptor]) -> Result<()> {
-        // Each is stored as it came and unpacked, which takes no less.
-        let needs = layers.iter().map(|layer| u64::try_from(layer.size).unwrap_or(0)).sum::<u64>() * 2;
+    /// Refuses what cannot fit: `needs` bytes are the least that it takes. containerd runs as root, so the kernel would
+    /// let it have what is kept free for the appliance's own files.
+    pub(super) fn room(&self, reference: &str, needs: u64) -> Result<()> {
         // The first function makes the folder.
         let folder = self.data.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
         let found = rustix::fs::statvfs(folder)
@@ -161,7 +169,8 @@ impl Containerd {
         if free >= needs {
             return Ok(());
         }
-        Err(Error::NoRoom { reference: reference.to_owned(), needs: needs >> 20, free: free >> 20 })
+        let (needs, free) = (needs.div_ceil(1 << 20), free >> 20);
+        Err(Error::NoRoom { reference: reference.to_owned(), needs, free })
     }
 
     /// Points a reference at a manifest, whether it is known or not.
@@ -229,6 +238,11 @@ impl Containerd {
         }
         first
     }
+}
+
+/// A layer's own bytes; what a manifest says of less than none is none.
+pub(super) fn size(layer: &Descriptor) -> u64 {
+    u64::try_from(layer.size).unwrap_or(0)
 }
 
 /// The manifest of a layout, and where it lies.

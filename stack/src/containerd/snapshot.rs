@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 use super::client::{Containerd, LARGEST_MESSAGE_BYTES, TRANSFER, call, next, request, within};
 use super::container::LABEL_FUNCTION;
 use super::image::{Image, chain_ids};
+use super::import::size;
 use crate::error::{Error, Result, absent_is_fine};
 
 impl Containerd {
@@ -36,6 +37,13 @@ impl Containerd {
     /// Makes sure that an image's layers lie unpacked; each one's bytes are checked against its diff id.
     pub(super) async fn unpack(&self, namespace: &str, lease: &str, image: &Image) -> Result<()> {
         let chain = chain_ids(&image.diff_ids);
+        let mut missing = 0_u64;
+        for (layer, chain_id) in image.layers.iter().zip(&chain) {
+            if !self.has_snapshot(namespace, chain_id).await? {
+                missing = missing.saturating_add(size(layer));
+            }
+        }
+        self.room(&image.reference, missing)?;
         let mut parent = String::new();
         for ((layer, diff_id), chain_id) in image.layers.iter().zip(&image.diff_ids).zip(&chain) {
             if !self.has_snapshot(namespace, chain_id).await? {

@@ -1,13 +1,13 @@
 //! What removals leave to containerd's collector of garbage. containerd overlooks a removal that comes while it
 //! collects (pkg `gc/scheduler`: events older than the last collection's end are dropped), and the files of that
-//! instance would stay until the next one: so it is asked once more when all is quiet.
+//! instance would stay until the next one: so it is asked once more, a little later.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{World, pause};
 
-/// Time after a removal in which others may come: longer than a collection takes.
+/// Time after a removal in which others may come, for which one collection is enough.
 const QUIET: Duration = Duration::from_secs(2);
 
 /// Waits for removals, for ever.

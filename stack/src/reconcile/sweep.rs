@@ -33,6 +33,7 @@ pub async fn sweep(world: &Arc<World>, functions: &Arc<Functions>) -> Result<()>
             if !ids.contains(&snapshot) {
                 tracing::info!("removing the snapshot {snapshot} of a former life");
                 told(world.containerd.remove_snapshot(namespace, &snapshot).await);
+                world.removed.notify_one();
             }
         }
         told(world.containerd.release_stale(namespace).await);

@@ -261,8 +261,8 @@ fn refusals_and_surroundings() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_before_it_is_written() {
-    inside("what_does_not_fit_is_refused_before_it_is_written", async |mut lab| {
+fn what_does_not_fit_is_refused() {
+    inside("what_does_not_fit_is_refused", async |mut lab| {
         image(&lab, "one", "here\n");
         let state = lab.folder.join("state");
         std::fs::create_dir(&state).unwrap();
@@ -274,6 +274,8 @@ fn what_does_not_fit_is_refused_before_it_is_written() {
         let refused = lab.expect(400, Method::POST, "/system/functions", &deployment("f", IMAGE)).await;
         assert!(refused.text.contains("0 MiB are free: remove functions"), "{}", refused.text);
         assert_eq!(lab.leftovers().await, Vec::<String>::new());
+        let blobs = lab.folder.join("containerd/io.containerd.content.v1.content/blobs/sha256");
+        assert!(!blobs.exists(), "something of the image was stored");
         sized(nix::mount::MsFlags::MS_REMOUNT, "size=1g").unwrap();
         lab.expect(200, Method::POST, "/system/functions", &deployment("f", IMAGE)).await;
         lab.expect(200, Method::DELETE, "/system/functions", r#"{"functionName":"f"}"#).await;

@@ -45,6 +45,8 @@ pub struct Container {
     ended: Ended,
     reaper: Reaper,
     state: Mutex<State>,
+    /// Held by what changes its state: one after the other.
+    acting: tokio::sync::Mutex<()>,
     cgroup: Option<PathBuf>,
     _streams: Streams,
 }
@@ -82,6 +84,7 @@ impl Container {
             order,
             reaper,
             state: Mutex::new(State::Created),
+            acting: tokio::sync::Mutex::default(),
             _streams: streams,
         })
     }
@@ -124,6 +127,7 @@ impl Container {
 
     /// Lets its process begin.
     pub async fn start(&self) -> Result<(), Failure> {
+        let _acting = self.acting.lock().await;
         self.is_alive()?;
         if self.state() != State::Created {
             return Err(self.wrong("started", "it starts once"));
@@ -136,7 +140,8 @@ impl Container {
     /// Sends a signal to its first process. Without that one the kernel ends all others of its namespace.
     pub fn kill(&self, signal: u32) -> Result<(), Failure> {
         self.is_alive()?;
-        // SAFETY: a system call. The process is our child, and was not reaped: the number is still its own.
+        // SAFETY: a system call. The process is our child and not reaped as long as nobody told its end: the number is
+        // still its own.
         let done = unsafe { libc::kill(self.pid.as_raw(), signal.cast_signed()) };
         if done == 0 {
             return Ok(());
@@ -149,6 +154,7 @@ impl Container {
 
     /// Stops or continues all its processes where they are.
     pub async fn freeze(&self, frozen: bool) -> Result<(), Failure> {
+        let _acting = self.acting.lock().await;
         self.is_alive()?;
         let (from, to) =
             if frozen { (State::Running, State::Paused) } else { (State::Paused, State::Running) };
@@ -177,7 +183,8 @@ impl Container {
         }
     }
 
-    /// The numbers of its processes.
+    /// The numbers of its processes. The first is always among them: a list without any tells containerd that the task is
+    /// gone.
     pub fn pids(&self) -> Vec<u32> {
         let list =
             self.cgroup.iter().filter_map(|folder| fs::read_to_string(folder.join("cgroup.procs")).ok());
@@ -193,6 +200,7 @@ impl Container {
 
     /// Forgets a container whose process has ended, or never began.
     pub async fn delete(&self) -> Result<End, Failure> {
+        let _acting = self.acting.lock().await;
         let ended = match (self.end(), self.state()) {
             (Some(ended), _) => ended,
             (None, State::Created) => {

@@ -1,10 +1,13 @@
 //! What containerd calls when a shim is gone: nothing of its container may stay.
 
 use std::io::Write;
+use std::path::Path;
 use std::time::SystemTime;
 
 use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::protobuf::Message;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::arguments::Arguments;
 use crate::failure::Failure;
@@ -14,10 +17,14 @@ use crate::{rootfs, start};
 /// The status of a process that was killed.
 const KILLED: u32 = 128 + 9;
 
+/// Where the OCI runtime writes the number of the function's process, in the bundle.
+const PID_OF_FUNCTION: &str = "init.pid";
+
 /// Ends what is left of the container, and writes how its process ended.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let here = std::env::current_dir().map_err(Failure::io("find", "the working directory"))?;
     let bundle = arguments.bundle.clone().unwrap_or(here);
+    end_shim(&bundle);
     let program = std::fs::read_to_string(bundle.join(start::RUNTIME_FILE)).unwrap_or_default();
     let runtime = Runtime::new(program.trim(), &arguments.namespace, &arguments.id, &bundle);
     // Most often there is nothing left to remove, which is an error to it; what it could not end holds the mount.
@@ -30,10 +37,26 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let _ = std::fs::remove_file(start::socket(arguments));
     let answer = DeleteResponse {
+        pid: number(&bundle.join(PID_OF_FUNCTION)).unwrap_or(0).cast_unsigned(),
         exit_status: KILLED,
         exited_at: Some(crate::container::timestamp(SystemTime::now())).into(),
         ..Default::default()
     };
     let bytes = answer.write_to_bytes().map_err(|error| Failure::Refused(error.to_string()))?;
     std::io::stdout().write_all(&bytes).map_err(Failure::io("write", "the answer"))
+}
+
+/// Ends a shim that lives and does not answer: after this nobody could reach it any more.
+fn end_shim(bundle: &Path) {
+    let Some(pid) = number(&bundle.join(start::PID_FILE)) else { return };
+    // Its number may be somebody else's by now.
+    let program = |pid: &str| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    if program("self").is_some_and(|own| program(&pid.to_string()) == Some(own)) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
+/// The number of a process in a file.
+fn number(path: &Path) -> Option<i32> {
+    std::fs::read_to_string(path).ok()?.trim().parse().ok().filter(|pid| *pid > 1)
 }

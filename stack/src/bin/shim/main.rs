@@ -2,7 +2,7 @@
 //!
 //! containerd starts it for the runtime `io.containerd.bothy.v2` and speaks its task service (ttrpc, API version 2) over
 //! a socket; it calls the OCI runtime, owns the process's standard streams and reaps it. It outlives containerd, which
-//! finds it again by the bundle's `bootstrap.json`. One task each, so that the end of one takes no other along; one
+//! finds it again by the bundle's `address`. One task each, so that the end of one takes no other along; one
 //! thread and no second start of itself, since each is part of every cold start.
 
 mod arguments;

@@ -7,9 +7,8 @@ use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use nix::errno::Errno;
+use nix::libc;
 use nix::sys::prctl::set_child_subreaper;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -70,24 +69,30 @@ impl Reaper {
     /// Starts a program. The child given back only lends its pipes: its end is the reaper's to tell.
     pub fn spawn(&self, command: &mut Command) -> io::Result<(Child, Ended)> {
         let child = command.spawn()?;
+        // Nothing was reaped since, for one thread runs. Whoever had that number before is somebody else.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).unclaimed.clear();
         let ended = self.expect(Pid::from_raw(child.id().cast_signed()));
         Ok((child, ended))
     }
 
     fn look(&self) {
         loop {
-            let (pid, status) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid, code.cast_unsigned()),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + (signal as i32).cast_unsigned()),
-                Err(Errno::EINTR) => continue,
-                Ok(WaitStatus::StillAlive) | Err(_) => return,
-                Ok(_) => continue,
+            let mut status = 0;
+            // SAFETY: a system call, which writes to `status` alone. nix's own fails at signals that it cannot name, and
+            // the end would be lost.
+            let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+            if pid <= 0 {
+                return;
+            }
+            let status = match libc::WIFSIGNALED(status) {
+                true => 128 + libc::WTERMSIG(status),
+                false => libc::WEXITSTATUS(status),
             };
-            let end = End { status, at: SystemTime::now() };
+            let end = End { status: status.cast_unsigned(), at: SystemTime::now() };
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            match known.awaited.remove(&pid.as_raw()) {
+            match known.awaited.remove(&pid) {
                 Some(tell) => drop(tell.send(Some(end))),
-                None => drop(known.unclaimed.insert(pid.as_raw(), end)),
+                None => drop(known.unclaimed.insert(pid, end)),
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -12,6 +13,9 @@ use crate::streams::Streams;
 
 /// Where it keeps its records, one folder for each of containerd's namespaces.
 const RECORDS: &str = "/run/containerd/runc";
+
+/// How long it may take: less than who asked for it waits (the gateway, 60 s).
+const PATIENCE: Duration = Duration::from_secs(50);
 
 /// The program where containerd names none.
 const PROGRAM: &str = "crun";
@@ -87,10 +91,15 @@ impl Runtime {
     }
 
     async fn ended(&self, reaper: &Reaper, name: &str, command: &mut Command) -> Result<(), Failure> {
-        let (_, mut ended) = reaper.spawn(command).map_err(Failure::io("start", &self.program))?;
-        match end(&mut ended).await.status {
-            0 => Ok(()),
-            status => Err(self.refused(name, &format!("exit status {status}"))),
+        let (mut child, mut ended) = reaper.spawn(command).map_err(Failure::io("start", &self.program))?;
+        match tokio::time::timeout(PATIENCE, end(&mut ended)).await.map(|end| end.status) {
+            Ok(0) => Ok(()),
+            Ok(status) => Err(self.refused(name, &format!("exit status {status}"))),
+            Err(_) => {
+                // It was not reaped: the number is its own.
+                let _ = child.kill();
+                Err(self.refused(name, &format!("no end in {} s, killed", PATIENCE.as_secs())))
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::reaper::Reaper;
 use crate::service::Service;
 
-/// How long an answer and the last event may take to leave.
+/// How long the last answer may take to leave.
 const LEAVING: Duration = Duration::from_millis(200);
 
 /// What `start` knows.
@@ -49,17 +49,13 @@ pub fn run(shim: Shim, listener: UnixListener) -> Result<(), Failure> {
         let events = Events::to(&shim.events, &shim.namespace);
         let service = Arc::new(Service::new(shim, reaper, events, over.clone()));
         let mut server = Server::new().add_listener(listener);
-        // The messages are the same in both versions of the API: version 2 is containerd 1's, 3 is containerd 2's.
-        for version in ["v2", "v3"] {
-            let methods = create_task(service.clone()).into_iter();
-            server = server.register_service(
-                methods.map(|(name, service)| (name.replace("v3", version), service)).collect(),
-            );
-        }
+        // An address alone, as `start` prints it, stands for version 2 of the API; its messages are those of version 3.
+        let methods = create_task(service).into_iter();
+        server = server
+            .register_service(methods.map(|(name, service)| (name.replace("v3", "v2"), service)).collect());
         let start = server.start().await;
         start.map_err(|error| Failure::Refused(format!("serve containerd: {error}")))?;
         over.notified().await;
-        // containerd closes its connection when it has the answer.
         let _ = tokio::time::timeout(LEAVING, server.shutdown()).await;
         Ok(())
     })

@@ -27,12 +27,13 @@ use crate::runtime::Runtime;
 use crate::serve::Shim;
 
 /// Serves one shim.
+#[derive(Clone)]
 pub struct Service {
-    shim: Shim,
+    shim: Arc<Shim>,
     reaper: Reaper,
     events: Events,
     over: Arc<Notify>,
-    container: Mutex<Option<Arc<Container>>>,
+    container: Arc<Mutex<Option<Arc<Container>>>>,
     /// Held while a start or an end is told, so that they are told in that order.
     telling: Arc<Mutex<()>>,
 }
@@ -40,7 +41,8 @@ pub struct Service {
 impl Service {
     /// `over` is notified when the shim may go.
     pub fn new(shim: Shim, reaper: Reaper, events: Events, over: Arc<Notify>) -> Self {
-        Self { shim, reaper, events, over, container: Mutex::default(), telling: Arc::default() }
+        let shim = Arc::new(shim);
+        Self { shim, reaper, events, over, container: Arc::default(), telling: Arc::default() }
     }
 
     /// The container, when the request means it and not a further process in it, of which there are none.
@@ -70,29 +72,7 @@ impl Service {
         });
     }
 
-    async fn freeze(&self, id: &str, frozen: bool) -> Answer<Empty> {
-        let container = self.container(id, "").await?;
-        container.freeze(frozen).await?;
-        let container_id = id.to_owned();
-        if frozen {
-            let event = TaskPaused { container_id, ..Default::default() };
-            self.events.send(topics::TASK_PAUSED_EVENT_TOPIC, &event);
-        } else {
-            let event = TaskResumed { container_id, ..Default::default() };
-            self.events.send(topics::TASK_RESUMED_EVENT_TOPIC, &event);
-        }
-        Ok(Empty::new())
-    }
-}
-
-/// The number of its first process.
-fn number(container: &Container) -> u32 {
-    container.pid.as_raw().cast_unsigned()
-}
-
-#[async_trait]
-impl Task for Service {
-    async fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> Answer<CreateTaskResponse> {
+    async fn create_now(&self, request: CreateTaskRequest) -> Answer<CreateTaskResponse> {
         let mut slot = self.container.lock().await;
         if let Some(present) = &*slot {
             return Err(Failure::Present(present.order.id.clone()).into());
@@ -135,7 +115,7 @@ impl Task for Service {
         Ok(CreateTaskResponse { pid, ..Default::default() })
     }
 
-    async fn start(&self, _: &TtrpcContext, request: StartRequest) -> Answer<StartResponse> {
+    async fn start_now(&self, request: StartRequest) -> Answer<StartResponse> {
         let container = self.container(&request.id, &request.exec_id).await?;
         let pid = number(&container);
         let _told = self.telling.lock().await;
@@ -143,6 +123,61 @@ impl Task for Service {
         let event = TaskStart { container_id: request.id, pid, ..Default::default() };
         self.events.send(topics::TASK_START_EVENT_TOPIC, &event);
         Ok(StartResponse { pid, ..Default::default() })
+    }
+
+    async fn delete_now(&self, request: DeleteRequest) -> Answer<DeleteResponse> {
+        let container = self.container(&request.id, &request.exec_id).await?;
+        let end = container.delete().await?;
+        *self.container.lock().await = None;
+        let (pid, exited_at) = (number(&container), MessageField::some(timestamp(end.at)));
+        let event = TaskDelete {
+            container_id: request.id,
+            pid,
+            exit_status: end.status,
+            exited_at: exited_at.clone(),
+            ..Default::default()
+        };
+        let _told = self.telling.lock().await;
+        self.events.send(topics::TASK_DELETE_EVENT_TOPIC, &event);
+        Ok(DeleteResponse { pid, exit_status: end.status, exited_at, ..Default::default() })
+    }
+
+    async fn freeze(&self, id: &str, frozen: bool) -> Answer<Empty> {
+        let container = self.container(id, "").await?;
+        container.freeze(frozen).await?;
+        let container_id = id.to_owned();
+        if frozen {
+            let event = TaskPaused { container_id, ..Default::default() };
+            self.events.send(topics::TASK_PAUSED_EVENT_TOPIC, &event);
+        } else {
+            let event = TaskResumed { container_id, ..Default::default() };
+            self.events.send(topics::TASK_RESUMED_EVENT_TOPIC, &event);
+        }
+        Ok(Empty::new())
+    }
+}
+
+/// Does what changes something, to its end: a handler is dropped half-way when containerd dies.
+async fn to_its_end<T: Send + 'static>(act: impl Future<Output = Answer<T>> + Send + 'static) -> Answer<T> {
+    let done = tokio::spawn(act).await;
+    done.unwrap_or_else(|panic| Err(Failure::Refused(format!("the shim: {panic}")).into()))
+}
+
+/// The number of its first process.
+fn number(container: &Container) -> u32 {
+    container.pid.as_raw().cast_unsigned()
+}
+
+#[async_trait]
+impl Task for Service {
+    async fn create(&self, _: &TtrpcContext, request: CreateTaskRequest) -> Answer<CreateTaskResponse> {
+        let own = self.clone();
+        to_its_end(async move { own.create_now(request).await }).await
+    }
+
+    async fn start(&self, _: &TtrpcContext, request: StartRequest) -> Answer<StartResponse> {
+        let own = self.clone();
+        to_its_end(async move { own.start_now(request).await }).await
     }
 
     async fn state(&self, _: &TtrpcContext, request: StateRequest) -> Answer<StateResponse> {
@@ -176,20 +211,8 @@ impl Task for Service {
     }
 
     async fn delete(&self, _: &TtrpcContext, request: DeleteRequest) -> Answer<DeleteResponse> {
-        let container = self.container(&request.id, &request.exec_id).await?;
-        let end = container.delete().await?;
-        *self.container.lock().await = None;
-        let (pid, exited_at) = (number(&container), MessageField::some(timestamp(end.at)));
-        let event = TaskDelete {
-            container_id: request.id,
-            pid,
-            exit_status: end.status,
-            exited_at: exited_at.clone(),
-            ..Default::default()
-        };
-        let _told = self.telling.lock().await;
-        self.events.send(topics::TASK_DELETE_EVENT_TOPIC, &event);
-        Ok(DeleteResponse { pid, exit_status: end.status, exited_at, ..Default::default() })
+        let own = self.clone();
+        to_its_end(async move { own.delete_now(request).await }).await
     }
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> Answer<PidsResponse> {
@@ -199,11 +222,13 @@ impl Task for Service {
     }
 
     async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> Answer<Empty> {
-        self.freeze(&request.id, true).await
+        let own = self.clone();
+        to_its_end(async move { own.freeze(&request.id, true).await }).await
     }
 
     async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> Answer<Empty> {
-        self.freeze(&request.id, false).await
+        let own = self.clone();
+        to_its_end(async move { own.freeze(&request.id, false).await }).await
     }
 
     async fn connect(&self, _: &TtrpcContext, _: ConnectRequest) -> Answer<ConnectResponse> {
@@ -213,6 +238,8 @@ impl Task for Service {
 
     async fn shutdown(&self, _: &TtrpcContext, request: ShutdownRequest) -> Answer<Empty> {
         if request.now || self.container.lock().await.is_none() {
+            // Before the answer: afterwards the path may be the next shim's.
+            let _ = std::fs::remove_file(&self.shim.socket);
             self.over.notify_one();
         }
         Ok(Empty::new())

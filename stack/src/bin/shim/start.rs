@@ -21,11 +21,12 @@ use crate::arguments::Arguments;
 use crate::failure::Failure;
 use crate::serve;
 
-/// Where the sockets of shims lie: containerd cleans it up at its start.
+/// Where containerd's own shims have their sockets too.
 const SOCKETS: &str = "/run/containerd/s";
 
-/// In the bundle: the OCI runtime's program, for who has to clean up without us.
+/// In the bundle, for who has to clean up without us: the OCI runtime's program, and our process.
 pub const RUNTIME_FILE: &str = "runtime";
+pub const PID_FILE: &str = "shim.pid";
 
 /// The socket of a container's shim.
 pub fn socket(arguments: &Arguments) -> PathBuf {
@@ -45,31 +46,44 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let events = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let path = socket(arguments);
     let listener = listen(&path)?;
-    let address = format!("unix://{}", path.display());
-    for (name, text) in [("address", &address), (RUNTIME_FILE, &options.binary_name)] {
-        std::fs::write(bundle.join(name), text).map_err(Failure::io("write", bundle.join(name)))?;
-    }
+    let begun = begin(arguments, &options, &bundle, &path);
+    let Some(address) = begun.inspect_err(|_| drop(std::fs::remove_file(&path)))? else {
+        let (id, namespace) = (arguments.id.clone(), arguments.namespace.clone());
+        let shim = serve::Shim { id, namespace, bundle, events, socket: path.clone() };
+        return detach().and_then(|()| serve::run(shim, listener));
+    };
+    print!("{address}");
+    std::io::stdout().flush().map_err(Failure::io("write", "the address"))
+}
+
+/// Writes what has to be known of us, and forks: the first process gets the address, the second nothing.
+fn begin(
+    arguments: &Arguments,
+    options: &Options,
+    bundle: &Path,
+    socket: &Path,
+) -> Result<Option<String>, Failure> {
+    let write = |name: &str, text: &str| {
+        let path = bundle.join(name);
+        std::fs::write(&path, text).map_err(Failure::io("write", path))
+    };
+    let address = format!("unix://{}", socket.display());
+    write("address", &address)?;
+    write(RUNTIME_FILE, &options.binary_name)?;
     if !options.shim_cgroup.is_empty() {
         enter(&options.shim_cgroup)?;
     }
     // SAFETY: no other thread runs that could hold a lock.
-    match unsafe { fork() }.map_err(Failure::errno("fork", "the shim"))? {
-        ForkResult::Parent { .. } => {
-            print!("{address}");
-            std::io::stdout().flush().map_err(Failure::io("write", "the address"))
+    match unsafe { fork() }.map_err(Failure::errno("fork", arguments.id.as_str()))? {
+        ForkResult::Parent { child } => {
+            let written = write(PID_FILE, &child.to_string());
+            if written.is_err() {
+                // Nobody would find it.
+                let _ = nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL);
+            }
+            written.map(|()| Some(address))
         }
-        ForkResult::Child => {
-            let shim = serve::Shim {
-                id: arguments.id.clone(),
-                namespace: arguments.namespace.clone(),
-                bundle,
-                events,
-                socket: path.clone(),
-            };
-            let served = detach().and_then(|()| serve::run(shim, listener));
-            let _ = std::fs::remove_file(path);
-            served
-        }
+        ForkResult::Child => Ok(None),
     }
 }
 
