@@ -25,7 +25,7 @@ const LOOK: &str = "cd /proc; \
     for p in [0-9]*; do \
       { read -r stat <$p/stat; } 2>/dev/null || continue; \
       set -- ${stat##*) }; [ \"$2\" = 2 ] && continue; \
-      group=; { IFS= read -r group <$p/cgroup; } 2>/dev/null; \
+      { IFS= read -r group <$p/cgroup; } 2>/dev/null || continue; \
       echo \"P $stat|$group\"; \
     done; \
     grep -a '' [0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; \

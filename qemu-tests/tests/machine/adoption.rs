@@ -93,7 +93,7 @@ fn supervisor(case: &mut Case, running: &mut Running) -> Result<()> {
     }
     let after = Inside::look(running)?;
     let calls = load.end()?;
-    ensure!(others(&before, &[SUPERVISOR]) == others(&after, &[SUPERVISOR]), "other processes than before");
+    nobody_else(&before, &after, &[SUPERVISOR])?;
     let now = services(running)?;
     for (name, then) in &history {
         for key in ["pid", "state", "restarts", "since_ms"] {
@@ -115,7 +115,7 @@ fn containerd(case: &mut Case, running: &mut Running) -> Result<()> {
     case.time("containerd killed: well again".to_owned(), began.elapsed());
     let after = Inside::look(running)?;
     let calls = load.end()?;
-    ensure!(others(&before, &[CONTAINERD]) == others(&after, &[CONTAINERD]), "other processes than before");
+    nobody_else(&before, &after, &[CONTAINERD])?;
     println!("containerd killed: {calls} calls, none failed");
     // It is of use again, not only there.
     case.gateway(running).deploy("after", SAMPLE_IMAGE)?;
@@ -172,7 +172,7 @@ fn journald(case: &mut Case, running: &mut Running, victims: &[&str]) -> Result<
     well(running, &before, victims)?;
     case.time(format!("{} killed: well again", victims.join(" and ")), began.elapsed());
     let after = Inside::look(running)?;
-    ensure!(others(&before, victims) == others(&after, victims), "other processes than before");
+    nobody_else(&before, &after, victims)?;
 
     let answer = speaker.join().map_err(|_| anyhow!("the speaker's call panicked"))??;
     ensure!(answer.status == 200, "the speaker answered {answer:?}");
@@ -208,7 +208,7 @@ fn gateway_returns(case: &mut Case, running: &mut Running) -> Result<()> {
         kill(running, &before, &[GATEWAY])?;
         well(running, &before, &[GATEWAY])?;
         let after = Inside::look(running)?;
-        ensure!(others(&before, &[GATEWAY]) == others(&after, &[GATEWAY]), "other processes than before");
+        nobody_else(&before, &after, &[GATEWAY])?;
         let answer = case.gateway(running).call(SAMPLE_FUNCTION, "Bothy")?;
         ensure!(answer.status == 200 && answer.body == BOTHY, "figlet answers {answer:?}");
     }
@@ -292,6 +292,13 @@ impl Drop for Load {
     fn drop(&mut self) {
         self.enough.store(true, Ordering::Relaxed);
     }
+}
+
+/// Fails when one who was not killed is another process now.
+fn nobody_else(before: &Inside, after: &Inside, groups: &[&str]) -> Result<()> {
+    let (before, after) = (others(before, groups), others(after, groups));
+    ensure!(before == after, "other processes than before:\n{before:#?}\n{after:#?}");
+    Ok(())
 }
 
 /// Process 1 is in the supervisor's group and stays.

@@ -1,4 +1,4 @@
-//! What was deployed and what was written stays: over the keyboard's reboot, a reset without a warning, and the power
+//! What was deployed and what was written stays: over a reset without a warning, the keyboard's reboot, and the power
 //! button.
 
 use std::time::Duration;
@@ -44,6 +44,13 @@ fn keeps_functions_and_journal() {
         let before = functions(&case.status(&mut running, "/system/functions", 200)?.body)?;
         ensure!(before.len() == 2, "two functions were deployed, the list has {before:?}");
 
+        // As a watchdog does it: without a warning.
+        let mark = running.console().mark();
+        running.monitor().execute("system_reset", json!({}))?;
+        running.console().wait(READY, mark, AGAIN)?;
+        let answer = case.answer(&mut running, SAMPLE_FUNCTION, "Bothy")?;
+        ensure!(answer == BOTHY, "after a reset figlet wrote:\n{answer}");
+
         // Ctrl-Alt-Del: everything ends in good order.
         let mark = running.console().mark();
         let keys: Vec<Value> =
@@ -53,13 +60,6 @@ fn keeps_functions_and_journal() {
         running.console().wait(READY, mark, AGAIN)?;
         let answer = case.answer(&mut running, SAMPLE_FUNCTION, "Bothy")?;
         ensure!(answer == BOTHY, "after a reboot figlet wrote:\n{answer}");
-
-        // As a watchdog does it: without a warning.
-        let mark = running.console().mark();
-        running.monitor().execute("system_reset", json!({}))?;
-        running.console().wait(READY, mark, AGAIN)?;
-        let answer = case.answer(&mut running, SAMPLE_FUNCTION, "Bothy")?;
-        ensure!(answer == BOTHY, "after a reset figlet wrote:\n{answer}");
         case.power_off(running)?;
         assert_clean(case.artifacts(), &disk, case.folder())?;
 
@@ -75,20 +75,21 @@ fn keeps_functions_and_journal() {
         let (artifacts, folder) = (case.artifacts(), case.folder());
         let boots = journal(artifacts, &disk, folder, &["--list-boots", "--output=json"])?;
         let boots: Vec<Value> = serde_json::from_str(&boots).context("journalctl printed no JSON")?;
-        ensure!(boots.len() == 4, "the journal has {} boots: {boots:?}", boots.len());
-        // After the reset there was something to repair, and only then: the others had unmounted everything.
-        for (boot, repairs) in [("2", false), ("3", true), ("4", false)] {
-            let said = journal(artifacts, &disk, folder, &["--dmesg", "--boot", boot, "--output=cat"])?;
-            ensure!(said.contains("recovery complete") == repairs, "boot {boot}: {said}");
+        // What was not synced is lost with a reset: of the first boot there need not be anything.
+        ensure!(boots.len() >= 3, "the journal has {} boots: {boots:?}", boots.len());
+        // The kernels of the last two found nothing to repair: those before them had unmounted everything.
+        for boot in ["--boot=-1", "--boot=0"] {
+            let said = journal(artifacts, &disk, folder, &["--dmesg", boot, "--output=cat"])?;
+            ensure!(!said.contains("recovery complete"), "{boot} had a journal to replay");
         }
 
-        // What a function says, here as it starts, is in the journal under its name, from all boots.
+        // What a function says, here as it starts, is in the journal under its name, from all of them.
         let of_banner = ["BOTHY_FUNCTION=banner", "BOTHY_NAMESPACE=openfaas-fn", "--output=json"];
         let lines = journal(artifacts, &disk, folder, &of_banner)?;
         let lines: Vec<Value> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
         let boots: std::collections::BTreeSet<_> =
             lines.iter().filter_map(|l| l["_BOOT_ID"].as_str()).collect();
-        ensure!(boots.len() == 4, "lines of the function banner: {lines:#?}");
+        ensure!(boots.len() >= 3, "lines of the function banner: {lines:#?}");
         let identified =
             |line: &Value| line["SYSLOG_IDENTIFIER"] == "openfaas-fn:banner" && line["MESSAGE"].is_string();
         ensure!(lines.iter().all(identified), "lines without their function's name: {lines:#?}");
