@@ -37,16 +37,17 @@ impl Containerd {
     /// Makes sure that an image's layers lie unpacked; each one's bytes are checked against its diff id.
     pub(super) async fn unpack(&self, namespace: &str, lease: &str, image: &Image) -> Result<()> {
         let chain = chain_ids(&image.diff_ids);
-        let mut missing = 0_u64;
+        let (mut there, mut missing) = (Vec::new(), 0_u64);
         for (layer, chain_id) in image.layers.iter().zip(&chain) {
-            if !self.has_snapshot(namespace, chain_id).await? {
-                missing = missing.saturating_add(size(layer));
-            }
+            let known = self.has_snapshot(namespace, chain_id).await?;
+            missing = missing.saturating_add(if known { 0 } else { size(layer) });
+            there.push(known);
         }
         self.room(&image.reference, missing)?;
         let mut parent = String::new();
-        for ((layer, diff_id), chain_id) in image.layers.iter().zip(&image.diff_ids).zip(&chain) {
-            if !self.has_snapshot(namespace, chain_id).await? {
+        let layers = image.layers.iter().zip(&image.diff_ids).zip(&chain);
+        for (((layer, diff_id), chain_id), known) in layers.zip(there) {
+            if !known {
                 let key = format!("extract-{lease}-{chain_id}");
                 self.remove_snapshot(namespace, &key).await?;
                 let mounts = self.prepare(namespace, Some(lease), &key, &parent, HashMap::new()).await?;

@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 
 use super::backoff::Backoff;
 use super::command::Command;
-use super::functions::{Endpoint, Function, Functions, Refused, State};
+use super::endpoint::Endpoint;
+use super::functions::{Function, Functions, Refused, State};
 use super::instance::{Instance, PORT};
 use super::pen::Pen;
 use super::removal::Removals;

@@ -1,16 +1,16 @@
 //! The functions as the gateway sees them: what they should be, whether they answer, and where.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::World;
 use super::actor::Actor;
 use super::command::Command;
+use super::endpoint::{Endpoint, Running};
 use super::notices::Notices;
 use crate::desired::Document;
 use crate::error::Error;
@@ -27,61 +27,6 @@ pub enum State {
     Ready(Arc<Endpoint>),
     /// It could not be started and is tried again later.
     Failed(String),
-}
-
-/// Where an instance answers, and how many calls it has.
-#[derive(Debug)]
-pub struct Endpoint {
-    /// Its address.
-    pub address: SocketAddr,
-    calls: AtomicUsize,
-    idle: Notify,
-}
-
-/// A call that an instance has; dropped when it ends.
-#[derive(Debug)]
-pub struct Running(Arc<Endpoint>);
-
-impl Running {
-    /// Where the call goes.
-    pub fn address(&self) -> SocketAddr {
-        self.0.address
-    }
-}
-
-impl Endpoint {
-    /// Without calls.
-    pub fn new(address: SocketAddr) -> Self {
-        Self { address, calls: AtomicUsize::new(0), idle: Notify::new() }
-    }
-
-    /// Counts a call in.
-    pub fn enter(self: &Arc<Self>) -> Running {
-        self.calls.fetch_add(1, Ordering::AcqRel);
-        Running(self.clone())
-    }
-
-    /// Waits until no call is left, at most so long.
-    pub async fn drained(&self, patience: Duration) {
-        let _ = tokio::time::timeout(patience, async {
-            loop {
-                let notified = self.idle.notified();
-                if self.calls.load(Ordering::Acquire) == 0 {
-                    return;
-                }
-                notified.await;
-            }
-        })
-        .await;
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if self.0.calls.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.idle.notify_waiters();
-        }
-    }
 }
 
 /// Why a deployment or deletion was not done.
@@ -333,22 +278,6 @@ impl Functions {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn an_endpoint_is_drained_when_its_last_call_ends() {
-        let endpoint = Arc::new(Endpoint::new(([10, 62, 0, 2], 8080).into()));
-        endpoint.drained(Duration::from_secs(5)).await;
-        let (one, two) = (endpoint.enter(), endpoint.enter());
-        let waiting = tokio::spawn({
-            let endpoint = endpoint.clone();
-            async move { endpoint.drained(Duration::from_secs(60)).await }
-        });
-        drop(one);
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished());
-        drop(two);
-        waiting.await.unwrap();
-    }
 
     fn function() -> (Function, mpsc::UnboundedReceiver<Command>) {
         let (mailbox, mail) = mpsc::unbounded_channel();

@@ -11,6 +11,7 @@ mod actor;
 mod backoff;
 mod cause;
 mod command;
+mod endpoint;
 mod functions;
 mod garbage;
 mod group;
@@ -30,7 +31,8 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, watch};
 
-pub use functions::{Endpoint, Function, Functions, Refused, Running, State};
+pub use endpoint::{Endpoint, Running};
+pub use functions::{Function, Functions, Refused, State};
 pub use instance::is_instance_name;
 
 use crate::containerd::{Containerd, Layout};

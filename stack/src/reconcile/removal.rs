@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 use super::World;
 use super::backoff::Backoff;
 use super::command::Command;
-use super::functions::{Endpoint, Function};
+use super::endpoint::Endpoint;
+use super::functions::Function;
 use super::instance::Instance;
 use crate::error::Result;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
 
-use super::functions::Endpoint;
+use super::endpoint::Endpoint;
 use super::instance::Instance;
 
 /// An instance that serves this long is well, whatever its function's last ones were.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::command::Command;
-use super::functions::{Endpoint, Function};
+use super::endpoint::Endpoint;
+use super::functions::Function;
 use super::instance::Instance;
 use super::{World, pause};
 

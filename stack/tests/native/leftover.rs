@@ -1,9 +1,12 @@
-//! What an instance left that could not be cleared away.
+//! What instances leave: nothing, and what could not be cleared away is in nobody's way.
+
+use std::time::{Duration, Instant};
 
 use hyper::Method;
+use serde_json::json;
 
 use super::namespaces::inside;
-use super::{IMAGE, deployment, image, ready};
+use super::{IMAGE, PATIENCE, deployment, image, ready};
 
 #[test]
 fn keeps_no_instance_from_starting() {
@@ -22,5 +25,37 @@ fn keeps_no_instance_from_starting() {
         // Nobody's but containerd's, which looks at its next start.
         std::fs::remove_dir(bundles.join("f.0")).unwrap();
         assert_eq!(lab.leftovers().await, Vec::<String>::new());
+    });
+}
+
+#[test]
+fn nothing_is_left_after_many_lives() {
+    inside("leftover::nothing_is_left_after_many_lives", async |mut lab| {
+        image(&lab, "one", "here\n");
+        lab.start_containerd();
+        lab.start_gateway();
+        ready(&lab).await;
+        let names: Vec<String> = (0..4).map(|number| format!("f{number}")).collect();
+        for _ in 0..3 {
+            for method in [Method::POST, Method::PUT] {
+                let bodies: Vec<_> = names.iter().map(|name| deployment(name, IMAGE)).collect();
+                let all =
+                    bodies.iter().map(|body| lab.expect(200, method.clone(), "/system/functions", body));
+                futures_util::future::join_all(all).await;
+            }
+            for name in &names {
+                lab.expect(200, Method::GET, &format!("/function/{name}"), "").await;
+                let body = json!({"functionName": name}).to_string();
+                lab.expect(200, Method::DELETE, "/system/functions", &body).await;
+            }
+            assert_eq!(lab.leftovers().await, Vec::<String>::new());
+        }
+        // Of files only the image's layer.
+        let folder = lab.folder.join("containerd/io.containerd.snapshotter.v1.overlayfs/snapshots");
+        let end = Instant::now() + PATIENCE;
+        while std::fs::read_dir(&folder).unwrap().count() != 1 {
+            assert!(Instant::now() < end, "in {}: {:?}", folder.display(), std::fs::read_dir(&folder));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     });
 }

@@ -7,7 +7,7 @@ mod leftover;
 mod namespaces;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::Method;
 use lab::{Lab, SHIM};
@@ -383,38 +383,6 @@ fn functions_reach_the_gateway_and_nothing_else_of_the_machine() {
             assert!(refused.text.contains("not ready after"), "{}", refused.text);
         }
         drop(machine);
-    });
-}
-
-#[test]
-fn nothing_is_left_after_many_lives() {
-    inside("nothing_is_left_after_many_lives", async |mut lab| {
-        image(&lab, "one", "here\n");
-        lab.start_containerd();
-        lab.start_gateway();
-        ready(&lab).await;
-        let names: Vec<String> = (0..4).map(|number| format!("f{number}")).collect();
-        for _ in 0..3 {
-            for method in [Method::POST, Method::PUT] {
-                let bodies: Vec<_> = names.iter().map(|name| deployment(name, IMAGE)).collect();
-                let all =
-                    bodies.iter().map(|body| lab.expect(200, method.clone(), "/system/functions", body));
-                futures_util::future::join_all(all).await;
-            }
-            for name in &names {
-                lab.expect(200, Method::GET, &format!("/function/{name}"), "").await;
-                let body = json!({"functionName": name}).to_string();
-                lab.expect(200, Method::DELETE, "/system/functions", &body).await;
-            }
-            assert_eq!(lab.leftovers().await, Vec::<String>::new());
-        }
-        // Of files only the image's layer.
-        let folder = lab.folder.join("containerd/io.containerd.snapshotter.v1.overlayfs/snapshots");
-        let end = Instant::now() + PATIENCE;
-        while std::fs::read_dir(&folder).unwrap().count() != 1 {
-            assert!(Instant::now() < end, "in {}: {:?}", folder.display(), std::fs::read_dir(&folder));
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
     });
 }
 

@@ -17,6 +17,9 @@ use crate::rootfs;
 use crate::runtime::Runtime;
 use crate::streams::Streams;
 
+/// Where the OCI runtime writes the number of the function's process, in the bundle.
+pub const PID_FILE: &str = "init.pid";
+
 /// How long a cgroup may take to stand still: a process in a call of the kernel ends that first.
 const FREEZING: Duration = Duration::from_secs(10);
 
@@ -64,7 +67,7 @@ impl Container {
         let mut streams = Streams::open(&order.stdout, &order.stderr)?;
         let target = order.bundle.join("rootfs");
         rootfs::attach(&order.mounts, &target)?;
-        let pid_file = order.bundle.join("init.pid");
+        let pid_file = order.bundle.join(PID_FILE);
         let made = order.runtime.create(&reaper, &order.bundle, &pid_file, &mut streams).await;
         let pid = made.and_then(|()| read_pid(&pid_file));
         let pid = match pid {

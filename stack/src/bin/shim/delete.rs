@@ -12,13 +12,10 @@ use nix::unistd::Pid;
 use crate::arguments::Arguments;
 use crate::failure::Failure;
 use crate::runtime::Runtime;
-use crate::{rootfs, start};
+use crate::{container, rootfs, start};
 
 /// The status of a process that was killed.
 const KILLED: u32 = 128 + 9;
-
-/// Where the OCI runtime writes the number of the function's process, in the bundle.
-const PID_OF_FUNCTION: &str = "init.pid";
 
 /// Ends what is left of the container, and writes how its process ended.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -37,9 +34,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let _ = std::fs::remove_file(start::socket(arguments));
     let answer = DeleteResponse {
-        pid: number(&bundle.join(PID_OF_FUNCTION)).unwrap_or(0).cast_unsigned(),
+        pid: number(&bundle.join(container::PID_FILE)).unwrap_or(0).cast_unsigned(),
         exit_status: KILLED,
-        exited_at: Some(crate::container::timestamp(SystemTime::now())).into(),
+        exited_at: Some(container::timestamp(SystemTime::now())).into(),
         ..Default::default()
     };
     let bytes = answer.write_to_bytes().map_err(|error| Failure::Refused(error.to_string()))?;
