@@ -29,9 +29,6 @@ pub struct Options {
     pub arguments: Vec<String>,
 }
 
-/// How many tests nextest runs at once; its option `--test-threads` is stronger.
-const THREADS: &str = "NEXTEST_TEST_THREADS";
-
 /// The part of a test's path that puts it into the second tier.
 const LONG: &str = "long::";
 
@@ -59,11 +56,6 @@ pub fn test(options: &Options) -> Result<bool> {
         command.args(&words).env("BOTHY_ARTIFACTS", out.join("artifacts.json")).env("BOTHY_ROOTFS", &root);
         command.env("BOTHY_SHELL_ARTIFACTS", options.build.out.join(&shell.name).join("artifacts.json"));
         command.env("BOTHY_CACHE", &options.build.cache).env("BOTHY_FAULTS", &faults);
-        if std::env::var_os(THREADS).is_none() {
-            // Machines have the processors; one thread is for what is small or waits.
-            let processors = std::thread::available_parallelism().map_or(1, usize::from);
-            command.env(THREADS, (processors + 1).to_string());
-        }
         if !host::is_root() {
             command.env(runner_variable(Recipe::load(&options.build.recipe)?.architecture), runner()?);
         }

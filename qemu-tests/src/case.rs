@@ -54,7 +54,7 @@ fn run(name: &str, variable: &str, mut body: impl FnMut(&mut Case) -> Result<()>
         Ok(prepared) => prepared,
         Err(error) => panic!("{name}: {error:#}"),
     };
-    let _place = lock::place().unwrap_or_else(|error| panic!("{name}: {error:#}"));
+    let _processor = lock::processor().unwrap_or_else(|error| panic!("{name}: {error:#}"));
     let waited = began.elapsed();
     for attempt in 1.. {
         // Disks and consoles of an earlier run must not be taken for this one's.

@@ -1,5 +1,5 @@
 //! As many machines at once on this host as it has processors: they time themselves, and emulation wants a processor
-//! of its own for each. One more that mostly waits for something may run beside them.
+//! of its own for each.
 
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::MetadataExt;
@@ -11,18 +11,12 @@ use anyhow::{Context, Result};
 /// How often a place is looked for.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// The group of `.config/nextest.toml` whose machines wait more than they work.
-const WAITING: &str = "waiting-machine";
-
-/// Waits until there is a place for one more machine. Released when the file is dropped, also by a crash.
-pub(crate) fn place() -> Result<File> {
+/// Waits until there is a processor for one more machine. Released when the file is dropped, also by a crash.
+pub(crate) fn processor() -> Result<File> {
     let user = std::fs::metadata("/proc/self").map(|meta| meta.uid()).unwrap_or(0);
-    let (kind, places) = match std::env::var("NEXTEST_TEST_GROUP") {
-        Ok(group) if group == WAITING => (WAITING, 1),
-        _ => ("machine", std::thread::available_parallelism().map_or(1, Into::into)),
-    };
+    let places = std::thread::available_parallelism().map_or(1, Into::into);
     loop {
-        if let Some(place) = free(&std::env::temp_dir(), user, kind, places)? {
+        if let Some(place) = free(&std::env::temp_dir(), user, places)? {
             return Ok(place);
         }
         std::thread::sleep(AGAIN);
@@ -30,9 +24,9 @@ pub(crate) fn place() -> Result<File> {
 }
 
 /// One of the places that nobody has.
-fn free(folder: &Path, user: u32, kind: &str, places: usize) -> Result<Option<File>> {
+fn free(folder: &Path, user: u32, places: usize) -> Result<Option<File>> {
     for place in 0..places {
-        let path = folder.join(format!("bothy-{kind}-{place}-of-{user}.lock"));
+        let path = folder.join(format!("bothy-machine-{place}-of-{user}.lock"));
         let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
         match file.try_lock() {
             Ok(()) => return Ok(Some(file)),
@@ -52,10 +46,9 @@ mod tests {
     #[test]
     fn no_more_than_there_are_places() {
         let folder = tempfile::tempdir().unwrap();
-        let take = || free(folder.path(), 7, "machine", 2).unwrap();
+        let take = || free(folder.path(), 7, 2).unwrap();
         let (one, two) = (take(), take());
         assert!(one.is_some() && two.is_some() && take().is_none());
-        assert!(free(folder.path(), 7, WAITING, 1).unwrap().is_some());
         drop(one);
         assert!(take().is_some());
     }
