@@ -121,14 +121,19 @@ mod tests {
         assert_eq!(end(&mut code).await.status, 7);
         let (_, mut killed) = reaper.spawn(Command::new("sh").args(["-c", "kill -9 $$"])).unwrap();
         assert_eq!(end(&mut killed).await.status, 137);
-        // An orphan that ends before its number is known, as a function does that fails at once.
+        // An orphan that ends before its number is known, as a function does that fails at once. Not before its parent
+        // has: a shell reaps the children that end while it lives.
         let mut command = Command::new("sh");
-        command.args(["-c", "sh -c 'exit 3' & echo $!"]).stdout(std::process::Stdio::piped());
-        let (child, mut parent) = reaper.spawn(&mut command).unwrap();
+        let orphan = "while kill -0 $0; do :; done; exit 3";
+        command.args(["-c", &format!("sh -c '{orphan}' $$ >/dev/null 2>&1 & echo $!")]);
+        let (child, mut parent) = reaper.spawn(command.stdout(std::process::Stdio::piped())).unwrap();
         let mut text = String::new();
         std::io::Read::read_to_string(&mut child.stdout.unwrap(), &mut text).unwrap();
         let orphan = Pid::from_raw(text.trim().parse().unwrap());
         assert_eq!(end(&mut parent).await.status, 0);
+        while nix::sys::signal::kill(orphan, None).is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
         let mut ended = reaper.expect(orphan);
         assert_eq!(end(&mut ended).await.status, 3);
     }
