@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use image::Artifacts;
 use image::qemu::{Accel, Answer, Appliance, Disk, Error, Fault, Gateway, Machine, Running, configuration};
 
-use crate::lock;
+use crate::{lock, used};
 
 /// The gateway's password on disks whose `bothy.toml` the harness wrote.
 pub const PASSWORD: &str = "a-password-for-tests";
@@ -161,6 +161,17 @@ impl Case {
         let default = configuration("admin", PASSWORD);
         disk.write_boot_file("bothy.toml", bothy_toml.unwrap_or(&default).as_bytes())?;
         Ok(disk)
+    }
+
+    /// The disk of a machine that has run before: [`crate::SAMPLE_FUNCTION`] is deployed and its image unpacked. For tests
+    /// that are not about a first boot, which takes longer.
+    ///
+    /// # Errors
+    /// Such a machine did not do what it should.
+    pub fn used_disk(&mut self) -> Result<Disk> {
+        let folder = self.folder.clone();
+        let shelf = folder.with_file_name(format!("used-{}", self.artifacts.name));
+        used::copy(self, &shelf, &folder.join("disk.img"))
     }
 
     /// A machine of the usual size with that disk; change it, then [`Case::boot`] it.

@@ -12,6 +12,7 @@ mod inside;
 pub mod lan;
 mod lock;
 mod recording;
+mod used;
 
 pub use case::{Case, PASSWORD, SHELL_IMAGE, case, shell_case};
 pub use checks::{assert_clean, debugfs, journal};

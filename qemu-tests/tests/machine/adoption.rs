@@ -26,36 +26,31 @@ const SPEAKER: &str = "speaker";
 /// Lines that are written while journald is killed; a pause between two makes them last longer than its absence.
 const LINES: usize = 300;
 
-#[test]
-fn of_the_supervisor() {
-    lab("adoption_supervisor", supervisor);
-}
+// Two tests, so that two processors have a machine each; each does several things, because a boot takes long.
 
 #[test]
-fn of_containerd() {
-    lab("adoption_containerd", containerd);
-}
-
-#[test]
-fn of_journald() {
-    lab("adoption_journald", |case, running| {
-        journald(case, running, &[JOURNALD]).context("alone")?;
-        journald(case, running, &[JOURNALD, SUPERVISOR]).context("with the supervisor")
+fn of_containerd_and_the_supervisor() {
+    lab("adoption_supervisor", |case, running| {
+        containerd(case, running).context("containerd")?;
+        supervisor(case, running).context("the supervisor")
     });
 }
 
 #[test]
-fn of_the_gateway() {
-    lab("adoption_gateway", gateway_returns);
+fn of_the_gateway_and_journald() {
+    lab("adoption_journald", |case, running| {
+        gateway_returns(case, running).context("the gateway")?;
+        journald(case, running, &[JOURNALD]).context("journald")?;
+        journald(case, running, &[JOURNALD, SUPERVISOR]).context("journald with the supervisor")
+    });
 }
 
 /// A machine with both functions.
 fn lab(name: &str, test: impl Fn(&mut Case, &mut Running) -> Result<()>) {
     shell_case(name, |case| {
-        let disk = case.disk(None)?;
+        let disk = case.used_disk()?;
         let mut running = case.up(&disk)?;
         let gateway = case.gateway(&running);
-        gateway.deploy(SAMPLE_FUNCTION, SAMPLE_IMAGE)?;
         gateway.deploy(SPEAKER, SHELL_IMAGE)?;
         case.answer(&mut running, SAMPLE_FUNCTION, "Bothy")?;
         case.answer(&mut running, SPEAKER, "true")?;
@@ -249,7 +244,8 @@ fn absences(running: &mut Running) -> Result<Vec<u64>> {
     Ok(times)
 }
 
-/// Calls without a pause, from two sides, until it ends. Every answer has to be right.
+/// Calls from two sides until it ends, with pauses as long as the calls: so the emulated processors have time for what
+/// is under test as well. Every answer has to be right.
 struct Load {
     enough: Arc<AtomicBool>,
     callers: Vec<JoinHandle<Result<usize>>>,
@@ -263,11 +259,13 @@ impl Load {
             std::thread::spawn(move || {
                 let mut calls = 0;
                 while !enough.load(Ordering::Relaxed) {
+                    let began = Instant::now();
                     let answer = gateway
                         .call(SAMPLE_FUNCTION, "Bothy")
                         .with_context(|| format!("call {calls} of the load"))?;
                     ensure!(answer.status == 200 && answer.body == BOTHY, "call {calls}: {answer:?}");
                     calls += 1;
+                    std::thread::sleep(began.elapsed());
                 }
                 Ok(calls)
             })

@@ -72,12 +72,12 @@ fn pick(values: &[Value], keys: &[&str]) -> Vec<Value> {
 #[test]
 fn says_the_same_here_and_from_afar() {
     case("bothyctl", |case| {
-        let disk = case.disk(None)?;
+        let disk = case.used_disk()?;
         let mut running = case.up(&disk)?;
         let program = case.artifacts().programs.join("init");
         let host = format!("http://127.0.0.1:{}", running.port());
         let remote = Remote { program, host, home: case.folder().to_owned() };
-        case.gateway(&running).deploy(SAMPLE_FUNCTION, SAMPLE_IMAGE)?;
+        case.answer(&mut running, SAMPLE_FUNCTION, "Bothy")?;
         log_in(&mut running)?;
 
         for line in ["plan --json", "config --json", "config --reveal --json", "credentials --json"] {

@@ -33,11 +33,7 @@ fn on_the_first_boot_the_defaults_apply() {
 #[test]
 fn later_the_last_good_file_applies() {
     case("broken_configuration_later", |case| {
-        let disk = case.disk(None)?;
-        let mut running = case.up(&disk)?;
-        case.status(&mut running, "/system/functions", 200)?;
-        case.power_off(running)?;
-
+        let disk = case.used_disk()?;
         disk.write_boot_file("bothy.toml", BROKEN.as_bytes())?;
         let mut running = boot_with_broken_file(case, &disk)?;
         // The password of the good file.

@@ -18,7 +18,7 @@ fn type_and_wait(running: &mut Running, typed: &str, answer: &str) -> Result<Mar
 #[test]
 fn login_needs_the_password_and_there_is_no_shell() {
     case("console", |case| {
-        let disk = case.disk(None)?;
+        let disk = case.used_disk()?;
         let mut running = case.up(&disk)?;
         type_and_wait(&mut running, "", "^memory: used=[0-9]+ pss=[0-9]+ uptime=[0-9]+$")?;
         for (user, password) in [("admin", "wrong"), ("root", PASSWORD)] {
@@ -51,7 +51,7 @@ fn login_needs_the_password_and_there_is_no_shell() {
 #[test]
 fn the_debug_flavour_has_a_root_shell() {
     shell_case("console_shell", |case| {
-        let disk = case.disk(None)?;
+        let disk = case.used_disk()?;
         let mut running = case.up(&disk)?;
         let shell = running.shell("id -u; echo \"$HOME\"; cat /proc/self/cgroup; exit 7")?;
         ensure!(shell.status == 7 && shell.output == "0\n/root\n0::/system/console\n", "{shell:?}");

@@ -1,13 +1,16 @@
-//! From a fresh disk to a function that answers, without any network but our own forwarded port.
+//! From a fresh disk to a function that answers, without any network but our own forwarded port, in as little memory as
+//! is promised: 192 MB for a kernel that is started directly, 256 MB through firmware.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use qemu_tests::{BOTHY, Case, SAMPLE_FUNCTION, SAMPLE_IMAGE, case};
+use qemu_tests::{BOTHY, Case, Mark, SAMPLE_FUNCTION, SAMPLE_IMAGE, case};
 
-fn function_answers(case: &mut Case) -> Result<()> {
+fn function_answers(case: &mut Case, memory_mib: u32) -> Result<()> {
     let disk = case.disk(None)?;
-    let mut running = case.up(&disk)?;
+    let mut machine = case.machine(&disk)?;
+    machine.memory_mib = memory_mib;
+    let mut running = case.boot(&machine)?;
     case.status(&mut running, "/healthz", 200)?;
     let gateway = case.gateway(&running);
     ensure!(!gateway.has(SAMPLE_FUNCTION)?, "a fresh machine has a function that nobody deployed");
@@ -28,18 +31,20 @@ fn function_answers(case: &mut Case) -> Result<()> {
     ensure!(called.status == 200 && called.body == BOTHY, "a call without credentials: {called:?}");
     let missing = stranger.post("/function/no-such-function", "", limit)?.status;
     ensure!(missing == 404, "a call of a function that is not there: {missing}");
+    let killed = running.console().find("Out of memory|oom-kill", Mark::default())?;
+    ensure!(killed.is_none(), "something was killed for lack of memory: {killed:?}");
     case.power_off(running)
 }
 
 #[test]
-fn directly() {
-    case("first_boot_directly", function_answers);
+fn directly_in_192_mb() {
+    case("first_boot_directly", |case| function_answers(case, 192));
 }
 
 #[test]
-fn through_firmware() {
+fn through_firmware_in_256_mb() {
     case("first_boot_through_firmware", |case| {
         case.firmware = true;
-        function_answers(case)
+        function_answers(case, 256)
     });
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use qemu_tests::{BOTHY, Gateway, Inside, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, SHELL_IMAGE, shell_case};
+use qemu_tests::{BOTHY, Gateway, Inside, Running, SAMPLE_FUNCTION, SHELL_IMAGE, shell_case};
 use serde_json::json;
 
 const BOMB: &str = "bomb";
@@ -19,10 +19,9 @@ const REMOVAL: Duration = Duration::from_secs(60);
 #[test]
 fn is_held_and_removed() {
     shell_case("fork_bomb", |case| {
-        let disk = case.disk(None)?;
+        let disk = case.used_disk()?;
         let mut running = case.up(&disk)?;
         let gateway = case.gateway(&running);
-        gateway.deploy(SAMPLE_FUNCTION, SAMPLE_IMAGE)?;
         case.answer(&mut running, SAMPLE_FUNCTION, "Bothy")?;
         let before = Inside::look(&mut running)?;
         // The watchdog would end it after half a minute, and a slow machine needs that to get there.

@@ -5,9 +5,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
-use qemu_tests::{
-    BOTHY, Case, Gateway, Inside, Process, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, SHELL_IMAGE, shell_case,
-};
+use qemu_tests::{BOTHY, Case, Gateway, Inside, Process, Running, SAMPLE_FUNCTION, SHELL_IMAGE, shell_case};
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -15,12 +13,11 @@ const LIMIT: Duration = Duration::from_secs(120);
 #[test]
 fn only_functions_die() {
     shell_case("memory", |case| {
-        let disk = case.disk(None)?;
+        let disk = case.used_disk()?;
         let mut machine = case.machine(&disk)?;
         machine.memory_mib = 256;
         let mut running = case.boot(&machine)?;
         let gateway = case.gateway(&running);
-        gateway.deploy(SAMPLE_FUNCTION, SAMPLE_IMAGE)?;
         case.answer(&mut running, SAMPLE_FUNCTION, "Bothy")?;
         own_limit(case, &mut running, &gateway)?;
         together(case, &mut running, &gateway)?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use qemu_tests::lan::{Asked, Lan, Offer};
-use qemu_tests::{BOTHY, Case, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, case};
+use qemu_tests::{BOTHY, Case, Running, SAMPLE_FUNCTION, case};
 
 /// How long a machine may take to see what happened to its network, on a busy host.
 const SEEN: Duration = Duration::from_secs(20);
@@ -55,7 +55,7 @@ impl Lab<'_> {
 #[test]
 fn comes_and_goes() {
     case("network", |case| {
-        let disk = case.disk(None)?;
+        let disk = case.used_disk()?;
         let lan = Lan::new(Offer::new(FIRST))?;
         let mut machine = case.machine(&disk)?;
         machine.wire = Some(lan.wire());
@@ -76,7 +76,6 @@ fn comes_and_goes() {
 fn late(lab: &mut Lab<'_>) -> Result<()> {
     lab.says("eth0 asks for an address, no dhcp server answers", ASKS_AGAIN * 2, |lab| {
         lab.cable(true)?;
-        lab.case.gateway(&lab.running).deploy(SAMPLE_FUNCTION, SAMPLE_IMAGE)?;
         lab.function_answers()
     })?;
     let mark = lab.running.console().mark();

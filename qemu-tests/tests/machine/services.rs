@@ -22,11 +22,10 @@ fn pids(running: &mut Running) -> Result<BTreeMap<String, String>> {
 #[test]
 fn are_confined_and_survive_the_clock_and_a_crash() {
     shell_case("services", |case| {
-        let disk = case.disk(None)?;
+        let disk = case.used_disk()?;
         let mut machine = case.machine(&disk)?;
         machine.crash_store = Some(case.folder().join("crash-store"));
         let mut running = case.boot(&machine)?;
-        case.gateway(&running).deploy(SAMPLE_FUNCTION, SAMPLE_IMAGE)?;
         case.answer(&mut running, SAMPLE_FUNCTION, "Bothy")?;
         confined(&mut running)?;
         settings(&mut running)?;

@@ -12,7 +12,7 @@ const MANY: usize = 18;
 #[test]
 fn with_twenty_functions_of_which_one_is_deaf_and_one_never_rests() {
     shell_case("shutdown", |case| {
-        let disk = case.disk(None)?;
+        let disk = case.used_disk()?;
         let mut machine = case.machine(&disk)?;
         machine.memory_mib = 2048;
         let mut running = case.boot(&machine)?;
@@ -69,10 +69,8 @@ fn with_twenty_functions_of_which_one_is_deaf_and_one_never_rests() {
 fn a_reset_leaves_nothing_behind() {
     shell_case("factory_reset", |case| {
         const SECRET: &str = "the-cow-jumps-over-the-moon";
-        let disk = case.disk(None)?;
+        let disk = case.used_disk()?;
         let mut running = case.up(&disk)?;
-        let gateway = case.gateway(&running);
-        gateway.deploy(SAMPLE_FUNCTION, SAMPLE_IMAGE)?;
         case.answer(&mut running, SAMPLE_FUNCTION, "Bothy")?;
         let made = running.shell(&format!(
             "mkdir -p /var/lib/bothy/secrets/openfaas-fn && echo {SECRET} > /var/lib/bothy/secrets/openfaas-fn/token && \

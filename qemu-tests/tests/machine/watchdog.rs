@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use image::qemu::READY;
-use qemu_tests::{BOTHY, Inside, SAMPLE_FUNCTION, SAMPLE_IMAGE, shell, shell_case};
+use qemu_tests::{BOTHY, Inside, SAMPLE_FUNCTION, shell, shell_case};
 
 /// The supervisor may be silent for 60 s; then the hardware's 30 s run out. A busy host's clock runs ahead.
 const RESET: Duration = Duration::from_secs(200);
@@ -13,11 +13,10 @@ const BOOT: Duration = Duration::from_secs(300);
 #[test]
 fn restarts_a_machine_that_hangs() {
     shell_case("watchdog", |case| {
-        let disk = case.disk(None)?;
+        let disk = case.used_disk()?;
         let mut machine = case.machine(&disk)?;
         machine.watchdog = true;
         let mut running = case.boot(&machine)?;
-        case.gateway(&running).deploy(SAMPLE_FUNCTION, SAMPLE_IMAGE)?;
         case.answer(&mut running, SAMPLE_FUNCTION, "Bothy")?;
 
         // What the hardware has, as it is read back, and as it was said.
