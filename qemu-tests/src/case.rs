@@ -54,6 +54,7 @@ fn run(name: &str, variable: &str, mut body: impl FnMut(&mut Case) -> Result<()>
         Ok(prepared) => prepared,
         Err(error) => panic!("{name}: {error:#}"),
     };
+    let _folder = lock::folder(&folder).unwrap_or_else(|error| panic!("{name}: {error:#}"));
     let _processor = lock::processor().unwrap_or_else(|error| panic!("{name}: {error:#}"));
     let waited = began.elapsed();
     for attempt in 1.. {
