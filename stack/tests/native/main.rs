@@ -100,9 +100,11 @@ fn what_dies_comes_back() {
         assert!(process.len() == 1 && process[0] != pid.as_raw(), "{process:?}");
 
         // The gateway: the next one adopts what runs.
+        let began = std::time::Instant::now();
         lab.kill_gateway();
         lab.start_gateway();
         lab.until("/function/f", "here\n", PATIENCE).await;
+        println!("gateway killed: the function answers again after {:?}", began.elapsed());
         assert_eq!(lab.processes("/watchdog"), process);
 
         // containerd: calls go on meanwhile, and the function is the same afterwards.
