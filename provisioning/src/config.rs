@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Cpu, FunctionName, Hostname, Memory, Namespace, Secret};
+use crate::{Cpu, FunctionName, Hostname, Memory, Namespace, Registries, Secret};
 
 /// A machine's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -11,6 +11,8 @@ pub struct Config {
     pub hostname: Option<Hostname>,
     /// Who may use the gateway.
     pub gateway: Gateway,
+    /// Where images come from.
+    pub registries: Registries,
     /// The functions that run from the first boot on, in the order of their names.
     pub functions: Vec<Function>,
 }

@@ -131,9 +131,20 @@ impl<'a, 't> Reader<'a, 't, '_> {
 
     /// Refuses every key that is not known here. `title` is how the table is written, `elsewhere` where else keys live.
     pub(crate) fn only(&mut self, title: &str, known: &[&str], elsewhere: &Elsewhere) {
-        for (key, _) in self.table.iter() {
+        self.only_but(title, known, elsewhere, |_| false);
+    }
+
+    /// The same for a table that has keys of the user's own too, which their values show.
+    pub(crate) fn only_but(
+        &mut self,
+        title: &str,
+        known: &[&str],
+        elsewhere: &Elsewhere,
+        own: fn(&DeValue<'t>) -> bool,
+    ) {
+        for (key, value) in self.table.iter() {
             let word: &str = key.get_ref();
-            if known.contains(&word) {
+            if known.contains(&word) || own(value.get_ref()) {
                 continue;
             }
             let list: Vec<String> = known.iter().map(|known| format!("`{known}`")).collect();

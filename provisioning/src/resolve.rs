@@ -7,13 +7,17 @@ use toml::de::{DeTable, DeValue};
 
 use crate::reader::{Elsewhere, Reader};
 use crate::report::Report;
-use crate::{Config, Function, Gateway, Invalid, Namespace, Resources};
+use crate::{
+    Config, Function, Gateway, Invalid, Mirror, Namespace, Registries, Registry, RegistryName, Resources,
+};
 
 /// The only version of the file that there is.
 const VERSION: &str = "1";
 
-const TOP: [&str; 4] = ["version", "hostname", "gateway", "functions"];
+const TOP: [&str; 5] = ["version", "hostname", "gateway", "registries", "functions"];
 const GATEWAY: [&str; 2] = ["user", "password"];
+const REGISTRIES: [&str; 1] = ["pull_policy"];
+const REGISTRY: [&str; 3] = ["mirrors", "insecure", "ca"];
 const FUNCTION: [&str; 11] = [
     "image",
     "namespace",
@@ -33,6 +37,8 @@ const RESOURCES: [&str; 2] = ["memory", "cpu"];
 const ELSEWHERE: &Elsewhere = &[
     ("at the top of the file, before the first `[table]`", &TOP),
     ("under `[gateway]`", &GATEWAY),
+    ("under `[registries]`", &REGISTRIES),
+    ("under `[registries.\"HOST\"]`", &REGISTRY),
     ("under `[functions.NAME]`", &FUNCTION),
     ("under `[functions.NAME.limits]` or `[functions.NAME.requests]`", &RESOURCES),
 ];
@@ -46,12 +52,13 @@ pub(crate) fn config<'t>(root: &DeTable<'t>, report: &mut Report<'t>) -> Config 
     top.only("at the top of the file", &TOP, ELSEWHERE);
     let hostname = top.value("hostname");
     let gateway = top.table("gateway").map(|table| gateway(table, top.report)).unwrap_or_default();
+    let registries = top.table("registries").map(|table| registries(table, top.report)).unwrap_or_default();
     let functions = top.table("functions").into_iter().flat_map(DeTable::iter);
     let functions = functions.filter_map(|(name, value)| {
         let name = (name.get_ref().as_ref(), name.span());
         function(name, value, top.report)
     });
-    Config { hostname, gateway, functions: functions.collect() }
+    Config { hostname, gateway, registries, functions: functions.collect() }
 }
 
 /// Whether the file is of a version that this program can read; if not, no other complaint about it means anything.
@@ -87,6 +94,57 @@ fn gateway<'t>(table: &DeTable<'t>, report: &mut Report<'t>) -> Gateway {
     reader.only("in `[gateway]`", &GATEWAY, ELSEWHERE);
     let user = reader.checked("user", user).unwrap_or(default.user);
     Gateway { user, password: reader.value("password") }
+}
+
+/// A table within `[registries]` is a registry's, by its name; everything else is a key.
+fn registries<'t>(table: &DeTable<'t>, report: &mut Report<'t>) -> Registries {
+    let mut named = std::collections::BTreeMap::new();
+    for (name, value) in table.iter() {
+        let word = name.get_ref().as_ref();
+        let DeValue::Table(settings) = value.get_ref() else { continue };
+        if REGISTRIES.contains(&word) {
+            continue;
+        }
+        match word.parse::<RegistryName>() {
+            Ok(parsed) => {
+                if named.insert(parsed, registry(word, settings, report)).is_some() {
+                    report.problem(
+                        name.span(),
+                        format!("`{word}` is there twice, in small and large letters"),
+                        None,
+                    );
+                }
+            }
+            Err(invalid) => {
+                let shown: String = word.chars().take(64).collect();
+                // A dot that is not in quotes makes a table in a table.
+                let dotted = settings.iter().any(|(_, value)| is_table(value.get_ref()));
+                let hint = dotted.then(|| "write the name in quotes: `[registries.\"ghcr.io\"]`".to_owned());
+                report.problem(name.span(), format!("`{shown}` {invalid}"), hint);
+            }
+        }
+    }
+    let mut reader = Reader { table, report };
+    reader.only_but("in `[registries]`", &REGISTRIES, ELSEWHERE, is_table);
+    Registries { pull_policy: reader.value("pull_policy").unwrap_or_default(), named }
+}
+
+fn is_table(value: &DeValue<'_>) -> bool {
+    matches!(value, DeValue::Table(_))
+}
+
+fn registry<'t>(name: &str, table: &DeTable<'t>, report: &mut Report<'t>) -> Registry {
+    let mut reader = Reader { table, report };
+    reader.only(&format!("in `[registries.\"{name}\"]`"), &REGISTRY, ELSEWHERE);
+    let mirrors = reader.strings("mirrors", |text| text.parse::<Mirror>().map(drop));
+    let insecure = reader.boolean("insecure").unwrap_or(false);
+    let ca = reader.checked("ca", file).map(std::path::PathBuf::from);
+    if let (true, Some(value)) = (insecure && ca.is_some(), table.get("ca")) {
+        let message = "`ca` and `insecure` exclude each other: plain HTTP has no certificates";
+        reader.report.problem(value.span(), message, None);
+    }
+    let mirrors = mirrors.iter().filter_map(|text| text.parse().ok()).collect();
+    Registry { mirrors, insecure, ca }
 }
 
 fn function<'t>(
@@ -156,6 +214,15 @@ fn image(text: &str) -> Result<(), Invalid> {
         && text.len() <= 1024
         && !text.contains(|c: char| c.is_whitespace() || c.is_control());
     refuse_unless(fits, "is not an image reference, expected something like \"localhost/figlet:latest\"")
+}
+
+fn file(text: &str) -> Result<(), Invalid> {
+    let fits = text.starts_with('/') && text.len() < 4096 && !text.contains(char::is_control);
+    refuse_unless(
+        fits,
+        "is not a file's path on the machine, expected something like \"/boot/plant-ca.pem\" (/boot is the partition \
+         that bothy.toml lies on)",
+    )
 }
 
 fn command(text: &str) -> Result<(), Invalid> {

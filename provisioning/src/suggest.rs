@@ -1,7 +1,7 @@
 //! "Did you mean": the known key that a wrong one was probably meant to be.
 
 /// What other tools call these things (OpenFaaS' stack file and its API, docker-compose).
-const ALIASES: [(&str, &str); 7] = [
+const ALIASES: [(&str, &str); 9] = [
     ("env", "environment"),
     ("envvars", "environment"),
     ("fprocess", "env_process"),
@@ -9,6 +9,8 @@ const ALIASES: [(&str, &str); 7] = [
     ("readonly", "read_only_root_filesystem"),
     ("username", "user"),
     ("pass", "password"),
+    ("imagepullpolicy", "pull_policy"),
+    ("endpoint", "mirrors"),
 ];
 
 /// The key of `known` that `word` is likely to mean.

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use provisioning::{Config, default_document, parse, parse_bytes};
+use provisioning::{Config, PullPolicy, default_document, parse, parse_bytes};
 
 fn samples(kind: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/samples").join(kind);
@@ -54,6 +54,15 @@ fn the_full_file_means_what_it_says() {
     assert_eq!(config.hostname.unwrap().as_str(), "barn-7.example.org");
     assert_eq!(config.gateway.user, "farmer");
     assert_eq!(config.gateway.password.unwrap().expose(), "correct horse battery staple");
+    assert_eq!(config.registries.pull_policy, PullPolicy::IfNotPresent);
+    let plant = &config.registries.named[&"10.0.0.7:5000".parse().unwrap()];
+    assert!(plant.insecure && plant.mirrors.is_empty() && plant.ca.is_none());
+    let hub = &config.registries.named[&"docker.io".parse().unwrap()];
+    assert_eq!(
+        (hub.mirrors[1].registry.as_str(), hub.mirrors[1].path.as_str()),
+        ("mirror.example.org", "hub")
+    );
+    assert_eq!(hub.ca.as_deref(), Some(Path::new("/boot/ca.pem")));
     let names: Vec<&str> = config.functions.iter().map(|function| function.name.as_str()).collect();
     assert_eq!(names, ["figlet", "weather-station"]);
     let figlet = &config.functions[0];
@@ -92,9 +101,11 @@ fn the_default_document_explains_every_key() {
         let line = line.strip_prefix("# ").unwrap_or(line);
         let key = line.split(" = ").next().unwrap_or_default();
         let is_key = line.contains(" = ") && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-        (is_key || line.starts_with("[functions.figlet]")).then(|| line.to_owned())
+        (is_key || line.starts_with("[functions.figlet]") || line.starts_with("[registries"))
+            .then(|| line.to_owned())
     };
-    let lines = default_document().lines();
+    // Only one of the two makes sense at a time.
+    let lines = default_document().lines().filter(|line| !line.starts_with("# insecure"));
     let on: Vec<String> = lines.map(|line| example(line).unwrap_or_else(|| line.to_owned())).collect();
     let config = parse(&on.join("\n"), "bothy.toml").unwrap_or_else(|wrong| panic!("{wrong}"));
     let figlet = &config.functions[0];
@@ -104,6 +115,8 @@ fn the_default_document_explains_every_key() {
     for empty in [&figlet.environment, &figlet.labels, &figlet.annotations].map(|map| map.is_empty()) {
         assert!(!empty);
     }
+    let registry = config.registries.named.values().next().unwrap();
+    assert!(registry.mirrors.len() == 2 && registry.ca.is_some());
     assert!(!figlet.secrets.is_empty() && !figlet.constraints.is_empty());
 }
 
