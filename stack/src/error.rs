@@ -92,6 +92,32 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A registry did not give what it was asked for.
+    #[error("registry {registry}: {act}: {reason}")]
+    Registry {
+        /// The registry or mirror.
+        registry: String,
+        /// What it was asked for.
+        act: String,
+        /// What kind of failure that was.
+        trouble: Trouble,
+        /// What came of it, and what to do about it.
+        reason: String,
+    },
+    /// Neither a registry nor its mirrors gave what they were asked for.
+    #[error("{}", causes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Registries {
+        /// What each of them did, in the order of asking.
+        causes: Vec<Error>,
+    },
+    /// An image could not be fetched.
+    #[error("cannot pull {reference}: {reason}")]
+    Pull {
+        /// The normalised reference.
+        reference: String,
+        /// Why, and what to do about it.
+        reason: String,
+    },
     /// A request to the kernel's network configuration failed.
     #[error("netlink: {act}: {source}")]
     Netlink {
@@ -156,7 +182,32 @@ pub enum Error {
     },
 }
 
+/// Kinds of a registry's failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// It does not answer, or not to the end: the same question may be answered later.
+    Away,
+    /// It says no.
+    Refused,
+    /// What it gave is not what it should be.
+    Wrong,
+}
+
 impl Error {
+    /// A registry that was asked was not there, or not to the end.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Registry { trouble, .. } => *trouble == Trouble::Away,
+            Self::Registries { causes } => causes.iter().any(Self::is_away),
+            _ => false,
+        }
+    }
+
+    /// containerd says that bytes are not those of the digest or the length that was named.
+    pub fn is_mismatch(&self) -> bool {
+        matches!(self, Self::Containerd { source, .. } if source.code() == tonic::Code::FailedPrecondition)
+    }
+
     /// containerd says that the object does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Containerd { source, .. } if source.code() == tonic::Code::NotFound)

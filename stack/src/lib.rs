@@ -2,6 +2,7 @@
 //! functions' output into the journal. See README.md for the processes, the flow of data, and what happens when what
 //! dies.
 
+pub mod base64;
 pub mod containerd;
 pub mod desired;
 pub mod duration;
@@ -14,5 +15,6 @@ pub mod logging;
 pub mod network;
 pub mod notify;
 pub mod reconcile;
+pub mod registry;
 pub mod runtime;
 pub mod timestamp;

@@ -1,8 +1,10 @@
 //! Bytes in containerd's content store.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::{Bytes, BytesMut};
 use containerd_client::services::v1::content_client::ContentClient;
 use containerd_client::services::v1::{
     AbortRequest, DeleteContentRequest, InfoRequest, ReadContentRequest, UpdateRequest, WriteAction,
@@ -78,17 +80,18 @@ impl Containerd {
             .map(drop)
     }
 
-    /// Writes a file into the content store under its digest, which containerd checks. A blob that is there already
-    /// only gets its labels.
+    /// Writes a blob into the content store under its digest, which containerd checks. One that is there already only
+    /// gets its labels. Of what fails nothing stays.
     pub(super) async fn write_blob(
         &self,
         namespace: &str,
         lease: &str,
-        file: &Path,
+        bytes: impl Origin,
         blob: &Descriptor,
         labels: HashMap<String, String>,
     ) -> Result<()> {
-        let act = format!("write blob {}", blob.digest);
+        // A blob has one writer: whoever waited finds it there.
+        let _turn = self.turns.take(&format!("{namespace} {}", blob.digest)).await;
         if self.has_blob(namespace, &blob.digest).await? {
             return if labels.is_empty() {
                 Ok(())
@@ -96,26 +99,45 @@ impl Containerd {
                 self.label_blob(namespace, &blob.digest, labels).await
             };
         }
-        // What an interrupted import of the same blob left.
         let name = format!("bothy-{}", blob.digest);
-        let abort = AbortRequest { r#ref: name.clone() };
-        crate::error::absent_is_fine(
-            call(format!("abort {name}"), self.content().abort(request(namespace, Some(lease), abort)))
-                .await
-                .map(drop),
-        )?;
-        let opened = tokio::fs::File::open(file)
-            .await
-            .map_err(|source| Error::Read { path: file.to_owned(), source })?;
-        let writer = Writer { file: opened, name, blob: blob.clone(), labels, offset: 0, done: false };
-        let messages = stream::unfold(writer, Writer::next);
-        let mut answers = match within(
-            TRANSFER,
-            act.clone(),
-            self.content().write(request(namespace, Some(lease), messages)),
-        )
-        .await
+        // What an interrupted write of the same blob left.
+        self.abort(namespace, lease, &name).await?;
+        let failure = Arc::default();
+        let writer = Writer {
+            bytes,
+            rest: Bytes::new(),
+            name: name.clone(),
+            blob: blob.clone(),
+            labels,
+            offset: 0,
+            done: false,
+            failure: Arc::clone(&failure),
+        };
+        let written = self.send(namespace, lease, writer).await;
+        // What the source said is the reason; what containerd says of it follows from that.
+        let cause = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let written = cause.map_or(written, Err);
+        if written.is_err()
+            && let Err(error) = self.abort(namespace, lease, &name).await
         {
+            tracing::debug!("{error}");
+        }
+        written
+    }
+
+    async fn abort(&self, namespace: &str, lease: &str, name: &str) -> Result<()> {
+        let abort = AbortRequest { r#ref: name.to_owned() };
+        let mut client = self.content();
+        let answer = client.abort(request(namespace, Some(lease), abort));
+        crate::error::absent_is_fine(call(format!("abort {name}"), answer).await.map(drop))
+    }
+
+    async fn send<O: Origin>(&self, namespace: &str, lease: &str, writer: Writer<O>) -> Result<()> {
+        let (act, blob) = (format!("write blob {}", writer.blob.digest), writer.blob.clone());
+        let messages = stream::unfold(writer, Writer::next);
+        let mut client = self.content();
+        let write = client.write(request(namespace, Some(lease), messages));
+        let mut answers = match within(TRANSFER, act.clone(), write).await {
             Err(error) if error.is_already_there() => return Ok(()),
             other => other?,
         };
@@ -131,23 +153,71 @@ impl Containerd {
         if committed {
             return Ok(());
         }
-        // The stream ended early because the file did: it is shorter than its descriptor says, or unreadable.
-        let reason = format!("is not the blob {} of {} bytes", blob.digest, blob.size);
-        Err(Error::Invalid { what: file.display().to_string(), reason })
+        let reason = format!("ended before its {} bytes", blob.size);
+        Err(Error::Invalid { what: format!("blob {}", blob.digest), reason })
+    }
+}
+
+/// Where a blob's bytes come from.
+pub(super) trait Origin: Send + 'static {
+    /// The next ones, of which there are some; nothing at the end.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>>> + Send;
+}
+
+/// A file's bytes.
+pub(super) struct FileBytes {
+    path: PathBuf,
+    file: Option<tokio::fs::File>,
+}
+
+impl FileBytes {
+    /// Opened when they are asked for.
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, file: None }
+    }
+}
+
+impl Origin for FileBytes {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        let read = |source| Error::Read { path: self.path.clone(), source };
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self.file.insert(tokio::fs::File::open(&self.path).await.map_err(read)?),
+        };
+        let mut data = BytesMut::with_capacity(MESSAGE_BYTES);
+        while data.len() < MESSAGE_BYTES && file.read_buf(&mut data).await.map_err(read)? > 0 {}
+        Ok((!data.is_empty()).then(|| data.freeze()))
+    }
+}
+
+/// Bytes in memory.
+impl Origin for Option<Bytes> {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        Ok(self.take())
+    }
+}
+
+impl Origin for crate::registry::Blob {
+    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>>> + Send {
+        Self::next(self)
     }
 }
 
 /// The messages of one blob: parts, then the commit.
-struct Writer {
-    file: tokio::fs::File,
+struct Writer<O> {
+    bytes: O,
+    /// What did not fit into the last message.
+    rest: Bytes,
     name: String,
     blob: Descriptor,
     labels: HashMap<String, String>,
     offset: i64,
     done: bool,
+    /// Why the messages ended early.
+    failure: Arc<Mutex<Option<Error>>>,
 }
 
-impl Writer {
+impl<O: Origin> Writer<O> {
     async fn next(mut self) -> Option<(WriteContentRequest, Self)> {
         if self.done {
             return None;
@@ -166,12 +236,21 @@ impl Writer {
             self.done = true;
             return Some((message, self));
         }
-        let room = usize::try_from(self.blob.size - self.offset)
-            .map_or(MESSAGE_BYTES, |left| left.min(MESSAGE_BYTES));
-        let mut data = vec![0; room];
-        self.file.read_exact(&mut data).await.ok()?;
-        self.offset += room as i64;
-        message.data = data;
+        if self.rest.is_empty() {
+            match self.bytes.next().await {
+                Ok(Some(bytes)) => self.rest = bytes,
+                // The messages end without a commit.
+                Ok(None) => return None,
+                Err(error) => {
+                    *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    return None;
+                }
+            }
+        }
+        let left = usize::try_from(self.blob.size - self.offset).unwrap_or(MESSAGE_BYTES);
+        let part = self.rest.split_to(self.rest.len().min(MESSAGE_BYTES).min(left));
+        self.offset += part.len() as i64;
+        message.data = part.into();
         Some((message, self))
     }
 }

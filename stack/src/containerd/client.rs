@@ -20,6 +20,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Status};
 
 use super::image::Records;
+use super::turns::Turns;
 use crate::error::{Error, Result};
 
 /// No call that returns at once when all is well may take longer than this.
@@ -48,6 +49,8 @@ pub struct Containerd {
     /// Held by the one import that runs.
     pub(super) importing: Arc<Mutex<()>>,
     pub(super) records: Records,
+    /// Those who write the same blob, or pull the same image.
+    pub(super) turns: Turns,
     /// A folder on the file system that images are stored in.
     pub(super) data: PathBuf,
     runtime: Runtime,
@@ -74,6 +77,7 @@ impl Containerd {
             snapshotter,
             importing: Arc::default(),
             records: Records::default(),
+            turns: Turns::default(),
             data,
             runtime,
         }

@@ -73,8 +73,17 @@ pub struct Process {
     pub working_dir: String,
 }
 
+/// What an image is made of.
+#[derive(Debug)]
+pub(super) struct Manifest {
+    /// Its configuration.
+    pub config: Descriptor,
+    /// Its layers, the lowest first.
+    pub layers: Vec<Descriptor>,
+}
+
 #[derive(Debug, Deserialize)]
-struct Manifest {
+struct JsonManifest {
     config: JsonDescriptor,
     layers: Vec<JsonDescriptor>,
 }
@@ -114,25 +123,35 @@ impl Containerd {
         let Some(mut target) = self.image_target(namespace, reference).await? else {
             return Err(Error::ImageMissing { reference: reference.to_owned() });
         };
-        let text = self.read_document(namespace, &target).await?;
-        let manifest_text =
-            if target.media_type.contains("index") || target.media_type.contains("manifest.list") {
-                let index: Index = parse(&text, reference)?;
-                target = choose(index, reference)?;
-                self.read_document(namespace, &target).await?
-            } else {
-                text
-            };
-        let manifest: Manifest = parse(&manifest_text, reference)?;
-        let config_blob = Descriptor::from(manifest.config);
-        let config: Config = parse(&self.read_document(namespace, &config_blob).await?, reference)?;
+        let mut text = self.read_document(namespace, &target).await?;
+        if target.media_type.contains("index") || target.media_type.contains("manifest.list") {
+            target = choose(&text, reference)?;
+            text = self.read_document(namespace, &target).await?;
+        }
+        let manifest = Manifest::parse(&text, reference)?;
+        let config = self.read_document(namespace, &manifest.config).await?;
+        manifest.image(&config, reference)
+    }
+}
+
+impl Manifest {
+    /// Reads a manifest.
+    pub fn parse(text: &[u8], reference: &str) -> Result<Self> {
+        let manifest: JsonManifest = parse(text, reference)?;
+        let layers = manifest.layers.into_iter().map(Descriptor::from).collect();
+        Ok(Self { config: manifest.config.into(), layers })
+    }
+
+    /// The image that it makes with its configuration, if it is for this machine.
+    pub fn image(self, config: &[u8], reference: &str) -> Result<Image> {
+        let config: Config = parse(config, reference)?;
         if config.os != "linux" || config.architecture != architecture() {
             let found = format!("{}/{}", config.os, config.architecture);
             return Err(Error::ImagePlatform { reference: reference.to_owned(), found, wanted: platform() });
         }
         let unusable =
             |reason: &str| Error::ImageUnusable { reference: reference.to_owned(), reason: reason.into() };
-        if manifest.layers.len() != config.rootfs.diff_ids.len() {
+        if self.layers.len() != config.rootfs.diff_ids.len() {
             return Err(unusable("its manifest and its configuration disagree about the number of layers"));
         }
         let process = config.config.unwrap_or_default();
@@ -143,9 +162,9 @@ impl Containerd {
             reference: reference.to_owned(),
             chain_id: chain_ids(&config.rootfs.diff_ids).pop().unwrap_or_default(),
             process,
-            layers: manifest.layers.into_iter().map(Descriptor::from).collect(),
+            layers: self.layers,
             diff_ids: config.rootfs.diff_ids,
-            config_digest: config_blob.digest,
+            config_digest: self.config.digest,
         })
     }
 }
@@ -156,7 +175,8 @@ fn parse<'a, T: Deserialize<'a>>(text: &'a [u8], reference: &str) -> Result<T> {
 }
 
 /// The index's manifest for this machine.
-fn choose(index: Index, reference: &str) -> Result<Descriptor> {
+pub(super) fn choose(text: &[u8], reference: &str) -> Result<Descriptor> {
+    let index: Index = parse(text, reference)?;
     let ours = |platform: &Platform| platform.os == "linux" && platform.architecture == architecture();
     let name = |m: &JsonDescriptor| m.platform.as_ref().map(|p| format!("{}/{}", p.os, p.architecture));
     let found: Vec<_> = index.manifests.iter().filter_map(name).filter(|n| n != "unknown/unknown").collect();
@@ -221,11 +241,10 @@ mod tests {
     #[test]
     fn an_index_without_our_platform_names_what_it_has() {
         let digest = format!("sha256:{}", "0".repeat(64));
-        let index: Index = serde_json::from_value(serde_json::json!({"manifests": [
+        let index = serde_json::json!({"manifests": [
             {"digest": digest, "size": 1, "platform": {"os": "linux", "architecture": "s390x"}},
-            {"digest": digest, "size": 1, "platform": {"os": "unknown", "architecture": "unknown"}}]}))
-        .unwrap();
-        let text = choose(index, "a:1").unwrap_err().to_string();
+            {"digest": digest, "size": 1, "platform": {"os": "unknown", "architecture": "unknown"}}]});
+        let text = choose(index.to_string().as_bytes(), "a:1").unwrap_err().to_string();
         assert_eq!(text, format!("image a:1 is made for linux/s390x, this machine is {}", platform()));
     }
 

@@ -16,13 +16,17 @@ use containerd_client::services::v1::{
 use containerd_client::types::Descriptor;
 use serde::Deserialize;
 
+use super::blob::FileBytes;
 use super::client::{Containerd, call, request};
 use super::image::Image;
 use super::layout::{JsonDescriptor, Layout};
 use crate::error::{Error, Result, absent_is_fine};
 
 /// Start of our leases' names.
-const LEASE: &str = "bothy-import-";
+pub(super) const LEASE: &str = "bothy-import-";
+
+/// Start of the labels that tell the garbage collector what a blob needs.
+pub(super) const CONTENT_LABEL: &str = "containerd.io/gc.ref.content";
 
 #[derive(Deserialize)]
 struct Manifest {
@@ -46,9 +50,12 @@ impl Containerd {
         }
         match layout {
             Some(layout) => {
-                if self.is_damaged(namespace, layout).await? {
+                if self.is_damaged(namespace, reference).await? {
                     tracing::warn!("what containerd has of {reference} is damaged: it is imported again");
-                    self.forget(namespace, layout).await?;
+                    let (_, manifest) = read_manifest(layout).await?;
+                    let layers = manifest.layers.iter().map(|layer| layer.digest.as_str());
+                    let documents = [manifest.config.digest.as_str(), layout.manifest.digest.as_str()];
+                    self.forget(namespace, reference, layers.chain(documents)).await?;
                 }
                 let import = async |lease: &str| self.import(namespace, lease, layout).await;
                 self.under_lease(namespace, &layout.manifest.digest, import).await
@@ -63,7 +70,7 @@ impl Containerd {
     }
 
     /// The image, if it is there in the version that is wanted, and unpacked.
-    async fn runnable(
+    pub(super) async fn runnable(
         &self,
         namespace: &str,
         reference: &str,
@@ -95,9 +102,9 @@ impl Containerd {
         }
     }
 
-    /// Whether containerd knows the layout's image and cannot read it.
-    async fn is_damaged(&self, namespace: &str, layout: &Layout) -> Result<bool> {
-        match self.image(namespace, &layout.reference).await {
+    /// Whether containerd knows an image and cannot read it.
+    pub(super) async fn is_damaged(&self, namespace: &str, reference: &str) -> Result<bool> {
+        match self.image(namespace, reference).await {
             Err(error) => Ok(is_damage(&error)),
             Ok(_) => Ok(false),
         }
@@ -105,14 +112,17 @@ impl Containerd {
 
     /// Takes an image's name and documents out of containerd, and waits until their files are gone: files that stay are
     /// taken for good when the same digests are written again.
-    async fn forget(&self, namespace: &str, layout: &Layout) -> Result<()> {
+    pub(super) async fn forget<'a>(
+        &self,
+        namespace: &str,
+        reference: &str,
+        digests: impl Iterator<Item = &'a str>,
+    ) -> Result<()> {
         let mut client = ImagesClient::new(self.channel.clone());
-        let delete = DeleteImageRequest { name: layout.reference.clone(), sync: false, ..Default::default() };
+        let delete = DeleteImageRequest { name: reference.to_owned(), sync: false, ..Default::default() };
         let answer = client.delete(request(namespace, None, delete));
-        absent_is_fine(call(format!("delete image {}", layout.reference), answer).await.map(drop))?;
-        let (_, manifest) = read_manifest(layout).await?;
-        let blobs = manifest.layers.iter().map(|layer| &layer.digest).chain([&manifest.config.digest]);
-        for digest in blobs.chain([&layout.manifest.digest]) {
+        absent_is_fine(call(format!("delete image {reference}"), answer).await.map(drop))?;
+        for digest in digests {
             self.delete_blob(namespace, digest).await?;
         }
         self.collect(namespace).await
@@ -146,12 +156,14 @@ impl Containerd {
         self.room(&layout.reference, missing.saturating_mul(2))?;
         let mut references = HashMap::new();
         for (number, layer) in layers.iter().enumerate() {
-            references.insert(format!("containerd.io/gc.ref.content.l.{number}"), layer.digest.clone());
-            self.write_blob(namespace, lease, &layout.blob(&layer.digest)?, layer, HashMap::new()).await?;
+            references.insert(format!("{CONTENT_LABEL}.l.{number}"), layer.digest.clone());
+            let bytes = FileBytes::new(layout.blob(&layer.digest)?);
+            self.write_blob(namespace, lease, bytes, layer, HashMap::new()).await?;
         }
-        references.insert("containerd.io/gc.ref.content.config".to_owned(), config.digest.clone());
-        self.write_blob(namespace, lease, &layout.blob(&config.digest)?, &config, HashMap::new()).await?;
-        self.write_blob(namespace, lease, &path, &layout.manifest, references).await?;
+        references.insert(format!("{CONTENT_LABEL}.config"), config.digest.clone());
+        let bytes = FileBytes::new(layout.blob(&config.digest)?);
+        self.write_blob(namespace, lease, bytes, &config, HashMap::new()).await?;
+        self.write_blob(namespace, lease, FileBytes::new(path), &layout.manifest, references).await?;
         self.name_image(namespace, lease, &layout.reference, &layout.manifest).await?;
         let image = self.image(namespace, &layout.reference).await?;
         self.unpack(namespace, lease, &image).await?;
@@ -174,7 +186,7 @@ impl Containerd {
     }
 
     /// Points a reference at a manifest, whether it is known or not.
-    async fn name_image(
+    pub(super) async fn name_image(
         &self,
         namespace: &str,
         lease: &str,
@@ -210,7 +222,7 @@ impl Containerd {
         released.map(|()| done)
     }
 
-    async fn make_lease(&self, namespace: &str, lease: &str) -> Result<()> {
+    pub(super) async fn make_lease(&self, namespace: &str, lease: &str) -> Result<()> {
         let mut client = LeasesClient::new(self.channel.clone());
         let create = CreateRequest { id: lease.to_owned(), ..Default::default() };
         match call(format!("create lease {lease}"), client.create(request(namespace, None, create))).await {
@@ -220,7 +232,7 @@ impl Containerd {
     }
 
     /// Removes a lease; `sync` waits until what nothing holds any more is gone.
-    async fn release(&self, namespace: &str, lease: &str, sync: bool) -> Result<()> {
+    pub(super) async fn release(&self, namespace: &str, lease: &str, sync: bool) -> Result<()> {
         let delete = DeleteRequest { id: lease.to_owned(), sync };
         let mut client = LeasesClient::new(self.channel.clone());
         let answer = client.delete(request(namespace, None, delete));
@@ -255,7 +267,7 @@ async fn read_manifest(layout: &Layout) -> Result<(PathBuf, Manifest)> {
 }
 
 /// What a power cut or a worn card leaves of an image: files that are gone, short or full of zeroes.
-fn is_damage(error: &Error) -> bool {
+pub fn is_damage(error: &Error) -> bool {
     let short = |source: &tonic::Status| source.code() == tonic::Code::OutOfRange;
     error.is_not_found()
         || matches!(error, Error::Parse { .. })

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! layout (files) ── import ──> content store ── unpack ──> snapshots ── container, task ──> a process
+//! registry ──────┘ pull
 //! ```
 
 mod blob;
@@ -10,13 +11,17 @@ mod container;
 mod image;
 mod import;
 mod layout;
+mod pull;
 mod reference;
 mod snapshot;
 mod task;
+mod turns;
 
 pub use client::{Containerd, Runtime};
 pub use container::{LABEL_ADDRESS, LABEL_DIGEST, LABEL_FUNCTION, LABEL_REPLICA, NewContainer};
 pub use image::{Image, Process};
+pub use import::is_damage;
 pub use layout::Layout;
-pub use reference::normalise;
+pub use pull::Supply;
+pub use reference::{HUB, Reference, is_digest, normalise};
 pub use task::Task;

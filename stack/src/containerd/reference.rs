@@ -1,48 +1,104 @@
 //! Image references, made complete as Docker does it.
 
+use std::fmt;
+
 /// The registry of references that name none, and the folder of its single-word names.
-const DEFAULT_REGISTRY: &str = "docker.io";
+pub const HUB: &str = "docker.io";
+/// What it was called once; people and files still do.
+const LEGACY_REGISTRY: &str = "index.docker.io";
 const DEFAULT_FOLDER: &str = "library";
+const DEFAULT_TAG: &str = "latest";
+
+/// The registry of the images that the appliance brings: there is no such host to ask. (One with a port is another.)
+const LOCAL: &str = "localhost";
 
 /// Longest reference taken, in bytes.
 const LONGEST: usize = 1024;
 
+/// An image's reference with all of its parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// The registry: a host, and a port where it has one.
+    pub registry: String,
+    /// The path there.
+    pub repository: String,
+    /// The tag; nothing where only a digest is given.
+    pub tag: Option<String>,
+    /// The digest that the image must have, where one is given.
+    pub digest: Option<String>,
+}
+
 /// `figlet` becomes `docker.io/library/figlet:latest`; nothing when the text is no reference.
 pub fn normalise(text: &str) -> Option<String> {
-    if text.is_empty() || text.len() > LONGEST {
-        return None;
+    Reference::parse(text).map(|reference| reference.to_string())
+}
+
+impl Reference {
+    /// Reads a reference as people write it; nothing when the text is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() || text.len() > LONGEST {
+            return None;
+        }
+        let (name, digest) = match text.split_once('@') {
+            Some((name, digest)) => (name, Some(digest)),
+            None => (text, None),
+        };
+        if !digest.is_none_or(is_digest) {
+            return None;
+        }
+        // A colon behind the last slash starts the tag; one before it belongs to the registry's port.
+        let (path, tag) = match name.rsplit_once(':') {
+            Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+            _ => (name, None),
+        };
+        if !tag.is_none_or(is_tag) {
+            return None;
+        }
+        let (registry, path) = match path.split_once('/') {
+            Some((first, rest)) if first.contains(['.', ':']) || first == LOCAL => (first, rest),
+            _ => (HUB, path),
+        };
+        let (registry, path) = match registry {
+            HUB | LEGACY_REGISTRY if path.contains('/') => (HUB, path.to_owned()),
+            HUB | LEGACY_REGISTRY => (HUB, format!("{DEFAULT_FOLDER}/{path}")),
+            other => (other, path.to_owned()),
+        };
+        let host = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']');
+        let begins = registry.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[');
+        if !begins || !registry.bytes().all(host) || !path.split('/').all(is_component) {
+            return None;
+        }
+        let tag = tag.or(if digest.is_none() { Some(DEFAULT_TAG) } else { None });
+        Some(Self {
+            registry: registry.to_owned(),
+            repository: path,
+            tag: tag.map(str::to_owned),
+            digest: digest.map(str::to_owned),
+        })
     }
-    let (name, digest) = match text.split_once('@') {
-        Some((name, digest)) => (name, Some(digest)),
-        None => (text, None),
-    };
-    if !digest.is_none_or(is_digest) {
-        return None;
+
+    /// What a registry is asked for: the digest where there is one, else the tag.
+    pub fn version(&self) -> &str {
+        self.digest.as_deref().or(self.tag.as_deref()).unwrap_or(DEFAULT_TAG)
     }
-    // A colon behind the last slash starts the tag; one before it belongs to the registry's port.
-    let (path, tag) = match name.rsplit_once(':') {
-        Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
-        _ => (name, None),
-    };
-    if !tag.is_none_or(is_tag) {
-        return None;
+
+    /// Whether it names what only the appliance itself can have brought.
+    pub fn is_local(&self) -> bool {
+        self.registry == LOCAL
     }
-    let (registry, path) = match path.split_once('/') {
-        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (first, rest.to_owned()),
-        Some(_) => (DEFAULT_REGISTRY, path.to_owned()),
-        None => (DEFAULT_REGISTRY, format!("{DEFAULT_FOLDER}/{path}")),
-    };
-    let host = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']');
-    let begins = registry.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[');
-    if !begins || !registry.bytes().all(host) || !path.split('/').all(is_component) {
-        return None;
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.registry, self.repository)?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{tag}")?;
+        }
+        if let Some(digest) = &self.digest {
+            write!(f, "@{digest}")?;
+        }
+        Ok(())
     }
-    Some(match (tag, digest) {
-        (None, None) => format!("{registry}/{path}:latest"),
-        (Some(tag), None) => format!("{registry}/{path}:{tag}"),
-        (None, Some(digest)) => format!("{registry}/{path}@{digest}"),
-        (Some(tag), Some(digest)) => format!("{registry}/{path}:{tag}@{digest}"),
-    })
 }
 
 /// Small letters and digits, with single dots, hyphens, or one or two underscores between them.
@@ -60,7 +116,8 @@ fn is_tag(text: &str) -> bool {
     !text.is_empty() && text.len() <= 128 && text.bytes().all(inner) && !text.starts_with(['.', '-'])
 }
 
-fn is_digest(text: &str) -> bool {
+/// Whether a text is a digest of the one kind that is used.
+pub fn is_digest(text: &str) -> bool {
     text.strip_prefix("sha256:").is_some_and(|hex| {
         hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     })
@@ -77,6 +134,8 @@ mod tests {
         for (text, full) in [
             ("figlet", "docker.io/library/figlet:latest".to_owned()),
             ("functions/figlet:0.1", "docker.io/functions/figlet:0.1".to_owned()),
+            ("docker.io/figlet", "docker.io/library/figlet:latest".to_owned()),
+            ("index.docker.io/a/b:1", "docker.io/a/b:1".to_owned()),
             ("localhost/figlet:latest", "localhost/figlet:latest".to_owned()),
             ("localhost:5000/a/b", "localhost:5000/a/b:latest".to_owned()),
             ("ghcr.io/a/b__c-d:V1", "ghcr.io/a/b__c-d:V1".to_owned()),
@@ -84,6 +143,11 @@ mod tests {
         ] {
             assert_eq!(normalise(text), Some(full), "{text}");
         }
+        let both = Reference::parse(&format!("ghcr.io/a/b:1@{digest}")).unwrap();
+        assert_eq!((both.registry.as_str(), both.repository.as_str()), ("ghcr.io", "a/b"));
+        assert_eq!((both.tag.as_deref(), both.version()), (Some("1"), digest.as_str()));
+        assert!(Reference::parse("localhost/a").unwrap().is_local());
+        assert!(!Reference::parse("localhost:5000/a").unwrap().is_local());
         for bad in
             ["", "A", "a b", "a:", "a@sha256:1", "/a", "a/", "a//b", "a..b", "a:.x", "../a", "https://x/y"]
         {

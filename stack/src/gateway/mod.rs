@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use provisioning::{Config, Registries};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -32,6 +33,7 @@ use crate::key::Key;
 use crate::network::{self, Network};
 use crate::notify::notify;
 use crate::reconcile::{self, Functions, World};
+use crate::registry;
 
 /// The supervisor hears READY=1 when containerd is there and each function was tried once; or without containerd after
 /// the first of these, or so long after it came: neither must make the gateway look broken.
@@ -65,8 +67,10 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
     };
     options.listen = listener.local_addr().map_err(listen)?;
     let store = Store::new(&options.state);
-    let documents = documents(&store, &options)?;
-    let world = Arc::new(world(&options, store)?);
+    let config = configuration(&options);
+    let documents = documents(&store, config.as_ref())?;
+    let registries = config.map(|config| config.registries).unwrap_or_default();
+    let world = Arc::new(world(&options, store, registries)?);
     let functions = Functions::start(world.clone(), documents);
     let proxy = proxy::Proxy::new(options.upstream_timeout);
     let gateway = Arc::new(Gateway {
@@ -116,38 +120,43 @@ fn taken(socket: OwnedFd) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
+/// The configuration; nothing where none is given, or it cannot be used.
+fn configuration(options: &Options) -> Option<Config> {
+    let path = options.config.as_ref()?;
+    // The supervisor has chosen the file and told about it; without one, what is on disk is what should be.
+    let wrong = |error: &dyn std::fmt::Display| {
+        tracing::error!("nothing of the configuration is applied: {error}");
+    };
+    match fs::read_to_string(path) {
+        Ok(text) => provisioning::parse(&text, &path.display().to_string()).inspect_err(|e| wrong(e)).ok(),
+        Err(error) => {
+            wrong(&format_args!("{}: {error}", path.display()));
+            None
+        }
+    }
+}
+
 /// The documents on disk, after what the configuration changes of them.
-fn documents(store: &Store, options: &Options) -> Result<Vec<(Key, Document)>> {
+fn documents(store: &Store, config: Option<&Config>) -> Result<Vec<(Key, Document)>> {
     let (found, unreadable) = store.load()?;
     for bad in unreadable {
         tracing::error!("{} is left out: it {}", bad.path.display(), bad.reason);
     }
     let mut documents: BTreeMap<Key, Document> =
         found.into_iter().filter_map(|document| Some((document.key()?, document))).collect();
-    let Some(path) = &options.config else { return Ok(documents.into_iter().collect()) };
-    // The supervisor has chosen the file and told about it; without one, what is on disk is what should be.
-    match fs::read_to_string(path) {
-        Ok(text) => match provisioning::parse(&text, &path.display().to_string()) {
-            Ok(config) => {
-                for (key, document) in desired::apply(&config.functions, &documents) {
-                    tracing::info!("{key} is declared by {}", path.display());
-                    // It runs even where the disk is full; the next start applies the entry again.
-                    if let Err(error) = store.put(&key, &document) {
-                        tracing::error!("{error}");
-                    }
-                    documents.insert(key, document);
-                }
-            }
-            Err(problems) => tracing::error!("no function of the configuration is applied: {problems}"),
-        },
-        Err(error) => {
-            tracing::error!("no function of the configuration is applied: {}: {error}", path.display())
+    let declared = config.map(|config| config.functions.as_slice()).unwrap_or_default();
+    for (key, document) in desired::apply(declared, &documents) {
+        tracing::info!("{key} is declared by the configuration");
+        // It runs even where the disk is full; the next start applies the entry again.
+        if let Err(error) = store.put(&key, &document) {
+            tracing::error!("{error}");
         }
+        documents.insert(key, document);
     }
     Ok(documents.into_iter().collect())
 }
 
-fn world(options: &Options, store: Store) -> Result<World> {
+fn world(options: &Options, store: Store, registries: Registries) -> Result<World> {
     let runtime =
         Runtime { binary: options.runtime_binary.clone(), shim_cgroup: options.shim_cgroup.clone() };
     let socket = options.containerd.clone();
@@ -169,6 +178,13 @@ fn world(options: &Options, store: Store) -> Result<World> {
         run: options.run_dir.clone(),
         resolv_conf: options.resolv_conf.clone(),
         secrets: options.state.join("secrets"),
+        registries: registry::Settings {
+            policy: registries.pull_policy,
+            named: registries.named,
+            docker_config: (options.docker_config.clone())
+                .unwrap_or_else(|| options.state.join("docker/config.json")),
+            patience: options.registry_patience,
+        },
         cgroup_root: options.cgroup_root.clone(),
         containerd_state: options.containerd_state.clone(),
         ready_timeout: options.ready_timeout,

@@ -30,6 +30,12 @@ pub struct Options {
     /// Folder of baked OCI layouts
     #[arg(long, value_name = "FOLDER", default_value = "/usr/share/bothy/images")]
     pub images: PathBuf,
+    /// Users and passwords of registries, as docker writes them [default: docker/config.json in the state's folder]
+    #[arg(long, value_name = "FILE")]
+    pub docker_config: Option<PathBuf>,
+    /// Longest silence of a registry
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    pub registry_patience: Duration,
     /// containerd's socket
     #[arg(long, value_name = "SOCKET", default_value = "/run/containerd/containerd.sock")]
     pub containerd: PathBuf,

@@ -195,18 +195,22 @@ impl Gateway {
 fn deployment_failed(key: &Key, image: &str, error: &Error, replace: bool) -> Refusal {
     match error {
         Error::ImageMissing { reference } => {
-            let status = if replace { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::BAD_REQUEST };
-            refuse(
-                status,
-                format!(
-                    "unable to pull image {image}: cannot pull: {reference} is not on this machine, and this machine \
-                     takes images only from those that were built into it; build the image into the appliance, or \
-                     name one that is there"
-                ),
-            )
+            let advice = if reference.starts_with("localhost/") {
+                "images of localhost are those that were built into the appliance: build it in, or name one that is \
+                 there"
+            } else {
+                "it is not pulled because pull_policy in [registries] of bothy.toml is \"Never\""
+            };
+            not_pulled(image, &format!("{reference} is not on this machine, and {advice}"), replace)
         }
+        Error::Pull { reason, .. } => not_pulled(image, reason, replace),
         error => bad_request(format!("unable to create container: {}, error: {error}", key.name)),
     }
+}
+
+fn not_pulled(image: &str, reason: &str, replace: bool) -> Refusal {
+    let status = if replace { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::BAD_REQUEST };
+    refuse(status, format!("unable to pull image {image}: cannot pull: {reason}"))
 }
 
 fn status(function: &Function) -> Option<Status> {
@@ -272,7 +276,16 @@ mod tests {
     fn a_missing_image_is_told_in_full() {
         let key = Key::new("f", "").unwrap();
         let error = Error::ImageMissing { reference: "docker.io/library/f:latest".into() };
-        assert_eq!(deployment_failed(&key, "f", &error, false).status, StatusCode::BAD_REQUEST);
-        assert_eq!(deployment_failed(&key, "f", &error, true).status, StatusCode::INTERNAL_SERVER_ERROR);
+        let (post, put) =
+            (deployment_failed(&key, "f", &error, false), deployment_failed(&key, "f", &error, true));
+        assert_eq!((post.status, put.status), (StatusCode::BAD_REQUEST, StatusCode::INTERNAL_SERVER_ERROR));
+        assert!(post.text.contains("\"Never\""), "{}", post.text);
+        let error = Error::ImageMissing { reference: "localhost/f:latest".into() };
+        assert!(deployment_failed(&key, "f", &error, false).text.contains("built into"));
+        let error = Error::Pull { reference: "ghcr.io/f:1".into(), reason: "no way".into() };
+        assert_eq!(
+            deployment_failed(&key, "f", &error, true).text,
+            "unable to pull image f: cannot pull: no way"
+        );
     }
 }

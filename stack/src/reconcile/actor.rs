@@ -16,7 +16,7 @@ use super::removal::Removals;
 use super::serving::Serving;
 use super::watcher::watch;
 use super::{World, cause, pause, ready};
-use crate::containerd::Task;
+use crate::containerd::{Image, Supply, Task};
 use crate::desired::Document;
 use crate::error::{Error, Result};
 
@@ -153,7 +153,10 @@ impl Actor {
                     return self.clear(&instances, None).or(Some(wait));
                 }
                 self.function.set_state(State::Starting);
-                let outcome = self.bring_up(&document, &instances).await;
+                let outcome = match self.world.image(&document).await {
+                    Ok(image) => self.bring_up(&document, &instances, &image).await,
+                    Err(error) => Err(error),
+                };
                 self.settle(outcome)
             }
         };
@@ -163,11 +166,16 @@ impl Actor {
     }
 
     /// Starts an instance beside those there are, and returns when it is ready; nobody is let in yet.
-    async fn bring_up(&mut self, document: &Document, others: &[Instance]) -> Result<(Instance, SocketAddr)> {
+    async fn bring_up(
+        &mut self,
+        document: &Document,
+        others: &[Instance],
+        image: &Image,
+    ) -> Result<(Instance, SocketAddr)> {
         let taken = |replica: &u32| others.iter().any(|other| other.replica == *replica);
         let free = |replica: &u32| !taken(replica) && self.world.is_free(&self.function.key, *replica);
         let replica = (0..).find(free).unwrap_or_default();
-        let instance = self.world.start(&self.function.key, document, replica).await?;
+        let instance = self.world.start(&self.function.key, document, replica, image).await?;
         match self.until_ready(&instance).await {
             Ok(address) => Ok((instance, address)),
             Err(error) => {
@@ -252,8 +260,9 @@ impl Actor {
         match command {
             Command::Look | Command::Removed => {}
             Command::Ended { id } => tracing::debug!("{}: task {id} ended", self.function.key),
-            Command::Deploy { document, replace, reply } => {
-                let outcome = self.deploy(*document, replace).await;
+            Command::Deploy { document, supply, replace, reply } => {
+                let outcome = self.deploy(*document, &supply, replace).await;
+                self.world.containerd.let_go(*supply).await;
                 let _ = reply.send(outcome);
             }
             Command::Scale { replicas, reply } => {
@@ -270,7 +279,12 @@ impl Actor {
 
     /// Starts the new instance beside the old one; only when it is ready is the document written and the old one left
     /// to its last calls. Whatever fails before that changes nothing.
-    async fn deploy(&mut self, mut document: Document, replace: bool) -> Result<(), Refused> {
+    async fn deploy(
+        &mut self,
+        mut document: Document,
+        supply: &Supply,
+        replace: bool,
+    ) -> Result<(), Refused> {
         let old = self.document.as_ref();
         match (replace, old.is_some_and(|old| !old.deleted)) {
             (false, true) => return Err(Refused::Exists),
@@ -283,14 +297,20 @@ impl Actor {
         if self.serving.is_none() {
             self.function.set_state(State::Starting);
         }
-        let (instance, address) = match self.bring_up(&document, &others).await {
+        let (instance, address) = match self.bring_up(&document, &others, &supply.image).await {
             Ok(up) => up,
             Err(error) => {
                 self.go_back();
                 return Err(error.into());
             }
         };
-        if let Err(error) = self.save(document).await {
+        // The image's name before the document: what the document names must be what was tried.
+        let kept = self.world.containerd.keep(supply).await;
+        let saved = match kept {
+            Ok(()) => self.save(document).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = saved {
             // The disk refuses the document: the old one stays what should be, and what runs.
             self.discard(&instance).await;
             self.go_back();

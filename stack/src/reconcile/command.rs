@@ -3,6 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::functions::Refused;
+use crate::containerd::Supply;
 use crate::desired::Document;
 
 /// What an actor is told.
@@ -20,6 +21,8 @@ pub enum Command {
     Deploy {
         /// What the function should be.
         document: Box<Document>,
+        /// Its image.
+        supply: Box<Supply>,
         /// Whether there must be one already, or must not.
         replace: bool,
         /// Told when it is done.

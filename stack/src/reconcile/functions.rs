@@ -206,7 +206,31 @@ impl Functions {
         document: Document,
         replace: bool,
     ) -> Result<(), Refused> {
-        self.ask(key, |reply| Command::Deploy { document: Box::new(document), replace, reply }).await
+        let present = self.get(key).is_some_and(|function| function.document().is_some());
+        match (replace, present) {
+            (false, true) => return Err(Refused::Exists),
+            (true, false) => return Err(Refused::Absent),
+            _ => {}
+        }
+        let (functions, key) = (self.clone(), key.clone());
+        let gone = gone(&key);
+        // To its end, even where whoever asked does not wait for it.
+        let deployed =
+            tokio::spawn(async move { functions.supply_and_deploy(&key, document, replace).await });
+        deployed.await.unwrap_or(Err(gone))
+    }
+
+    /// The image first: the actor looks after what runs while it is pulled.
+    async fn supply_and_deploy(
+        self: &Arc<Self>,
+        key: &Key,
+        document: Document,
+        replace: bool,
+    ) -> Result<(), Refused> {
+        let world = self.world.get().ok_or_else(|| gone(key))?;
+        let supply = Box::new(world.supply(&document).await?);
+        let document = Box::new(document);
+        self.ask(key, |reply| Command::Deploy { document, supply, replace, reply }).await
     }
 
     /// Deletes a function; returns when nothing of it is left.
@@ -234,9 +258,7 @@ impl Functions {
             // Under the lock the actor cannot have gone.
             let _ = function.mailbox.send(command(reply));
         });
-        let gone =
-            || Refused::Failed(Error::Invalid { what: key.to_string(), reason: "is being shut down".into() });
-        answer.await.unwrap_or_else(|_| Err(gone()))
+        answer.await.unwrap_or_else(|_| Err(gone(key)))
     }
 
     fn with(self: &Arc<Self>, key: &Key, document: Option<Document>, act: impl FnOnce(&Function)) {
@@ -273,6 +295,10 @@ impl Functions {
         }
         done
     }
+}
+
+fn gone(key: &Key) -> Refused {
+    Refused::Failed(Error::Invalid { what: key.to_string(), reason: "is being shut down".into() })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use containerd_client::services::v1::Container;
 
 use super::{World, group, surroundings};
 use crate::containerd::{
-    Image, LABEL_ADDRESS, LABEL_DIGEST, LABEL_FUNCTION, LABEL_REPLICA, NewContainer, Task, normalise,
+    Image, LABEL_ADDRESS, LABEL_DIGEST, LABEL_FUNCTION, LABEL_REPLICA, NewContainer, Task,
 };
 use crate::desired::Document;
 use crate::duration;
@@ -101,14 +101,15 @@ impl World {
         folders.iter().chain(&group).all(|folder| !folder.exists())
     }
 
-    /// Makes and starts an instance. On failure nothing of it stays.
-    pub(super) async fn start(&self, key: &Key, document: &Document, replica: u32) -> Result<Instance> {
-        let reference = normalise(&document.image).ok_or_else(|| Error::Invalid {
-            what: format!("image {:?}", document.image),
-            reason: "is no image reference".into(),
-        })?;
-        // An import may take minutes, and only one runs at a time: nobody else's start waits for it.
-        let image = self.containerd.ensure_image(key.namespace.as_str(), &reference, &self.baked).await?;
+    /// Makes and starts an instance of an image that is here: nobody else's start waits for a pull or an import. On
+    /// failure nothing of it stays.
+    pub(super) async fn start(
+        &self,
+        key: &Key,
+        document: &Document,
+        replica: u32,
+        image: &Image,
+    ) -> Result<Instance> {
         // Never closed: it lives as long as the world.
         let _turn = self.starts.acquire().await;
         let address = self.network.allocate()?;
@@ -120,7 +121,7 @@ impl World {
             address: Some(address),
             task: Task::None,
         };
-        match self.assemble(&instance, document, address, &image).await {
+        match self.assemble(&instance, document, address, image).await {
             Ok(()) => Ok(Instance { task: Task::Alive, ..instance }),
             Err(error) => {
                 if let Err(second) = self.remove(&instance, Duration::ZERO).await {

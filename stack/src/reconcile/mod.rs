@@ -21,6 +21,7 @@ mod pen;
 mod ready;
 mod removal;
 mod serving;
+mod supply;
 mod surroundings;
 mod sweep;
 mod watcher;
@@ -38,6 +39,7 @@ pub use instance::is_instance_name;
 use crate::containerd::{Containerd, Layout};
 use crate::desired::Store;
 use crate::network::Network;
+use crate::registry;
 
 /// Instances that are started at the same time: more would only take each other's processor time.
 const STARTS_AT_ONCE: usize = 4;
@@ -53,6 +55,8 @@ pub struct Settings {
     pub resolv_conf: PathBuf,
     /// Folder of secrets: `NAMESPACE/NAME`.
     pub secrets: PathBuf,
+    /// Where images come from that the appliance did not bring.
+    pub registries: registry::Settings,
     /// cgroup above the functions'; empty: no cgroups and no limits.
     pub cgroup_root: String,
     /// containerd's folder of what runs.

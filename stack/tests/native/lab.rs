@@ -26,6 +26,8 @@ pub struct Lab {
     containerd: Option<Child>,
     gateway: Option<Child>,
     address: SocketAddr,
+    /// More of the gateway's command line.
+    pub arguments: Vec<String>,
 }
 
 impl Lab {
@@ -90,6 +92,7 @@ impl Lab {
             containerd: None,
             gateway: None,
             address: "127.0.0.1:8080".parse().unwrap(),
+            arguments: Vec::new(),
         }
     }
 
@@ -132,6 +135,7 @@ impl Lab {
         command.args(["--listen", "0.0.0.0:8080", "--ready-timeout", "20s"]);
         // This kind of host may have no cgroup v2: limits are tested where there is one.
         command.args(["--shim-cgroup", "", "--cgroup-root", ""]);
+        command.args(&self.arguments);
         self.gateway = Some(command.spawn().unwrap());
     }
 

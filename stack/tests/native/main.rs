@@ -5,6 +5,10 @@ mod lab;
 mod layout;
 mod leftover;
 mod namespaces;
+mod pull;
+mod registry;
+mod tokens;
+mod wire;
 
 use std::path::Path;
 use std::time::Duration;
@@ -217,7 +221,7 @@ fn refusals_and_surroundings() {
             (r#"{"service":"a","image":"not an image"}"#, "no image reference"),
             (
                 r#"{"service":"a","image":"nobody/knows:1"}"#,
-                "docker.io/nobody/knows:1 is not on this machine",
+                "cannot pull: registry docker.io: ask for nobody/knows:1: cannot connect to registry-1.docker.io",
             ),
             (r#"{"service":"a","image":"localhost/far"}"#, "linux/s390x"),
         ] {
