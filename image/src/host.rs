@@ -40,10 +40,19 @@ pub const QEMU: Tool = Tool {
 pub const OVMF: Tool =
     Tool { file: "/usr/share/OVMF/OVMF_CODE_4M.fd", package: "ovmf", purpose: "boot through UEFI firmware" };
 
+/// A registry that functions' images are pulled from in tests.
+pub const REGISTRY: Tool =
+    Tool { file: "docker-registry", package: "docker-registry", purpose: "test pulls from a registry" };
+/// What makes its certificates and tokens.
+pub const OPENSSL: Tool =
+    Tool { file: "openssl", package: "openssl", purpose: "make certificates for tests" };
+
 /// To build an image.
 pub const BUILD: &[Tool] = &[PROTOC, CC, LIBC, KEYRING];
 /// To boot one.
 pub const BOOT: &[Tool] = &[QEMU, OVMF];
+/// To run what only tests run.
+pub const TEST: &[Tool] = &[REGISTRY, OPENSSL];
 
 fn present(tool: &Tool) -> bool {
     if tool.file.starts_with('/') {
