@@ -19,7 +19,13 @@ const GATEWAY: &str = "gateway";
 const AFTER_FUNCTIONS: (&[&str], Duration) = (&[GATEWAY], Duration::from_secs(15));
 
 /// Passwords and keys, on the data partition, in memory and on the FAT.
-const SECRETS: &[&str] = &["/var/lib/bothy/secrets", "/var/lib/bothy/config", "/run/bothy/secrets", "/boot"];
+const SECRETS: &[&str] = &[
+    "/var/lib/bothy/secrets",
+    "/var/lib/bothy/config",
+    "/var/lib/bothy/docker",
+    "/run/bothy/secrets",
+    "/boot",
+];
 
 /// Where the gateway is called.
 const HTTP: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, GATEWAY_PORT));
