@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Cpu, FunctionName, Hostname, Memory, Namespace, Registries, Secret};
+use crate::{Cpu, FunctionName, Hostname, Memory, Namespace, Provider, Registries, Secret};
 
 /// A machine's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -17,18 +17,20 @@ pub struct Config {
     pub functions: Vec<Function>,
 }
 
-/// Credentials of the gateway's basic auth.
+/// The gateway: its basic auth's credentials, and how it introduces itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gateway {
     /// User name, `admin` unless the file says otherwise. Never empty, no colon (RFC 7617 forbids it).
     pub user: String,
     /// Password; without one the machine makes its own on first boot and keeps it.
     pub password: Option<Secret>,
+    /// What `/system/info` calls the function provider.
+    pub provider: Provider,
 }
 
 impl Default for Gateway {
     fn default() -> Self {
-        Self { user: "admin".to_owned(), password: None }
+        Self { user: "admin".to_owned(), password: None, provider: Provider::default() }
     }
 }
 
@@ -57,7 +59,7 @@ pub struct Function {
     pub requests: Resources,
     /// Whether its root file system is read-only; `false` unless the file says otherwise.
     pub read_only_root_filesystem: bool,
-    /// Placement constraints, kept and shown; one machine has nothing to choose.
+    /// Placement constraints; where this machine does not meet them, the function is not started.
     pub constraints: Vec<String>,
 }
 

@@ -15,7 +15,7 @@ use crate::{
 const VERSION: &str = "1";
 
 const TOP: [&str; 5] = ["version", "hostname", "gateway", "registries", "functions"];
-const GATEWAY: [&str; 2] = ["user", "password"];
+const GATEWAY: [&str; 3] = ["user", "password", "provider_name"];
 const REGISTRIES: [&str; 1] = ["pull_policy"];
 const REGISTRY: [&str; 3] = ["mirrors", "insecure", "ca"];
 const FUNCTION: [&str; 11] = [
@@ -93,7 +93,11 @@ fn gateway<'t>(table: &DeTable<'t>, report: &mut Report<'t>) -> Gateway {
     let mut reader = Reader { table, report };
     reader.only("in `[gateway]`", &GATEWAY, ELSEWHERE);
     let user = reader.checked("user", user).unwrap_or(default.user);
-    Gateway { user, password: reader.value("password") }
+    Gateway {
+        user,
+        password: reader.value("password"),
+        provider: reader.value("provider_name").unwrap_or_default(),
+    }
 }
 
 /// A table within `[registries]` is a registry's, by its name; everything else is a key.
@@ -236,10 +240,9 @@ fn variable(name: &str, value: &str) -> Result<(), Invalid> {
     refuse_unless(fits, "is not an environment variable, expected a name without `=` and no NUL characters")
 }
 
-/// A label as containerd takes it: key and value together at most 4096 bytes (containerd, labels/validate.go).
-fn label(name: &str, value: &str) -> Result<(), Invalid> {
-    refuse_unless(!name.is_empty(), "has an empty name, expected a name")?;
-    refuse_unless(name.len() + value.len() <= 4096, "is too long, expected name and value within 4096 bytes")
+/// A label or an annotation: of any size, they lie in documents of ours.
+fn label(name: &str, _value: &str) -> Result<(), Invalid> {
+    refuse_unless(!name.is_empty(), "has an empty name, expected a name")
 }
 
 /// A secret's name becomes a file's name.

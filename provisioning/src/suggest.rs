@@ -1,7 +1,7 @@
 //! "Did you mean": the known key that a wrong one was probably meant to be.
 
 /// What other tools call these things (OpenFaaS' stack file and its API, docker-compose).
-const ALIASES: [(&str, &str); 9] = [
+const ALIASES: [(&str, &str); 10] = [
     ("env", "environment"),
     ("envvars", "environment"),
     ("fprocess", "env_process"),
@@ -11,6 +11,7 @@ const ALIASES: [(&str, &str); 9] = [
     ("pass", "password"),
     ("imagepullpolicy", "pull_policy"),
     ("endpoint", "mirrors"),
+    ("provider", "provider_name"),
 ];
 
 /// The key of `known` that `word` is likely to mean.

@@ -63,6 +63,7 @@ fn the_full_file_means_what_it_says() {
         ("mirror.example.org", "hub")
     );
     assert_eq!(hub.ca.as_deref(), Some(Path::new("/boot/ca.pem")));
+    assert_eq!(config.gateway.provider, provisioning::Provider::Faasd);
     let names: Vec<&str> = config.functions.iter().map(|function| function.name.as_str()).collect();
     assert_eq!(names, ["figlet", "weather-station"]);
     let figlet = &config.functions[0];
@@ -110,6 +111,7 @@ fn the_default_document_explains_every_key() {
     let config = parse(&on.join("\n"), "bothy.toml").unwrap_or_else(|wrong| panic!("{wrong}"));
     let figlet = &config.functions[0];
     assert!(config.hostname.is_some() && config.gateway.password.is_some());
+    assert_ne!(config.gateway.provider, provisioning::Provider::default());
     assert!(figlet.env_process.is_some() && figlet.read_only_root_filesystem);
     assert!(figlet.limits.cpu.is_some() && figlet.requests.memory.is_some());
     for empty in [&figlet.environment, &figlet.labels, &figlet.annotations].map(|map| map.is_empty()) {

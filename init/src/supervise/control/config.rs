@@ -28,6 +28,7 @@ pub(super) fn report(desk: &Desk, reveal: bool) -> Result<Value, Stop> {
     };
     add("hostname", json!(desk.board.status().hostname), "this machine");
     add("gateway.user", json!(effective.config.gateway.user), "default");
+    add("gateway.provider_name", json!(effective.config.gateway.provider.as_str()), "default");
     if let Some((_, password)) = desk.made.borrow().as_ref() {
         add("gateway.password", if reveal { json!(password) } else { json!(MASK) }, "made on this machine");
     }
