@@ -1,9 +1,18 @@
-//! What should be: one document per function, on disk, written by the API and by the configuration.
+//! What should be: one document per function and namespace, one file per secret, on disk, written by the API and by the
+//! configuration.
 
 mod declared;
 mod document;
+mod file;
+mod folder;
+mod namespaces;
+mod secrets;
 mod store;
 
 pub use declared::apply;
 pub use document::{Amounts, Document, hex};
-pub use store::{Store, Unreadable};
+pub use file::on_disk;
+pub use folder::Unreadable;
+pub use namespaces::{MARK, NamespaceDocument, Namespaces};
+pub use secrets::{BadName, LARGEST_SECRET_BYTES, SecretName, Secrets};
+pub use store::Store;

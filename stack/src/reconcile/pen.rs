@@ -2,7 +2,7 @@
 
 use tokio::task::JoinHandle;
 
-use crate::desired::{Document, Store};
+use crate::desired::{Document, Store, on_disk};
 use crate::error::Result;
 use crate::key::Key;
 
@@ -48,14 +48,6 @@ impl Pen {
             // It has told its error itself.
             let _ = behind.await;
         }
-    }
-}
-
-/// Runs what waits for the disk where it holds nobody up.
-async fn on_disk(act: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
-    match tokio::task::spawn_blocking(act).await {
-        Ok(done) => done,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }
 
