@@ -11,6 +11,7 @@ mod container;
 mod image;
 mod import;
 mod layout;
+mod namespace;
 mod pull;
 mod reference;
 mod snapshot;

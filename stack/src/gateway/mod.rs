@@ -1,13 +1,17 @@
 //! `stack gateway`: HTTP in, straight to the function out, and the API that says which functions there should be.
 
+mod alert;
 mod auth;
+mod claims;
 mod clock;
 mod headers;
 mod machine;
+mod namespaces;
 mod options;
 mod proxy;
 mod reply;
 mod router;
+mod secrets;
 mod server;
 mod system;
 mod wire;
@@ -16,7 +20,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,14 +29,15 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use options::Options;
+use provisioning::{Config, Provider};
 
 use crate::containerd::{Containerd, Layout, Runtime};
-use crate::desired::{self, Document, Store};
+use crate::desired::{self, Document, Namespaces, Store, Unreadable};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::network::{self, Network};
 use crate::notify::notify;
-use crate::reconcile::{self, Functions, World};
+use crate::reconcile::{self, Functions, Secrets, World};
 use crate::registry;
 
 /// The supervisor hears READY=1 when containerd is there and each function was tried once; or without containerd after
@@ -52,6 +57,11 @@ pub struct Gateway {
     functions: Arc<Functions>,
     credentials: auth::Credentials,
     proxy: proxy::Proxy,
+    /// What we call ourselves.
+    provider: Provider,
+    claims: Arc<claims::Claims>,
+    /// Held while a namespace is made, changed or removed.
+    changing_namespaces: tokio::sync::Mutex<()>,
     /// The supervisor's socket.
     control: PathBuf,
 }
@@ -67,9 +77,9 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
     };
     options.listen = listener.local_addr().map_err(listen)?;
     let store = Store::new(&options.state);
-    let config = configuration(&options);
+    let config = options.config.as_deref().and_then(configuration);
     let documents = documents(&store, config.as_ref())?;
-    let registries = config.map(|config| config.registries).unwrap_or_default();
+    let registries = config.as_ref().map(|config| config.registries.clone()).unwrap_or_default();
     let world = Arc::new(world(&options, store, registries)?);
     let functions = Functions::start(world.clone(), documents);
     let proxy = proxy::Proxy::new(options.upstream_timeout);
@@ -78,6 +88,9 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
         functions: functions.clone(),
         credentials,
         proxy,
+        provider: options.provider_name.or(config.map(|config| config.gateway.provider)).unwrap_or_default(),
+        claims: Arc::default(),
+        changing_namespaces: tokio::sync::Mutex::default(),
         control: options.control.clone(),
     });
     tracing::info!("listening on {}", options.listen);
@@ -120,28 +133,20 @@ fn taken(socket: OwnedFd) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-/// The configuration; nothing where none is given, or it cannot be used.
-fn configuration(options: &Options) -> Option<Config> {
-    let path = options.config.as_ref()?;
-    // The supervisor has chosen the file and told about it; without one, what is on disk is what should be.
-    let wrong = |error: &dyn std::fmt::Display| {
-        tracing::error!("nothing of the configuration is applied: {error}");
-    };
-    match fs::read_to_string(path) {
-        Ok(text) => provisioning::parse(&text, &path.display().to_string()).inspect_err(|e| wrong(e)).ok(),
-        Err(error) => {
-            wrong(&format_args!("{}: {error}", path.display()));
-            None
-        }
-    }
+/// The configuration. The supervisor has chosen the file and told about it; without one, what is on disk is what should
+/// be.
+fn configuration(path: &Path) -> Option<Config> {
+    let read = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()));
+    let parsed = read.and_then(|text| {
+        provisioning::parse(&text, &path.display().to_string()).map_err(|problems| problems.to_string())
+    });
+    parsed.inspect_err(|error| tracing::error!("nothing of the configuration is applied: {error}")).ok()
 }
 
 /// The documents on disk, after what the configuration changes of them.
 fn documents(store: &Store, config: Option<&Config>) -> Result<Vec<(Key, Document)>> {
     let (found, unreadable) = store.load()?;
-    for bad in unreadable {
-        tracing::error!("{} is left out: it {}", bad.path.display(), bad.reason);
-    }
+    tell(unreadable);
     let mut documents: BTreeMap<Key, Document> =
         found.into_iter().filter_map(|document| Some((document.key()?, document))).collect();
     let declared = config.map(|config| config.functions.as_slice()).unwrap_or_default();
@@ -154,6 +159,12 @@ fn documents(store: &Store, config: Option<&Config>) -> Result<Vec<(Key, Documen
         documents.insert(key, document);
     }
     Ok(documents.into_iter().collect())
+}
+
+fn tell(unreadable: Vec<Unreadable>) {
+    for bad in unreadable {
+        tracing::error!("{} is left out: it {}", bad.path.display(), bad.reason);
+    }
 }
 
 fn world(options: &Options, store: Store, registries: Registries) -> Result<World> {
@@ -177,7 +188,6 @@ fn world(options: &Options, store: Store, registries: Registries) -> Result<Worl
         fifos: options.fifo_dir.clone(),
         run: options.run_dir.clone(),
         resolv_conf: options.resolv_conf.clone(),
-        secrets: options.state.join("secrets"),
         registries: registry::Settings {
             policy: registries.pull_policy,
             named: registries.named,
@@ -190,5 +200,13 @@ fn world(options: &Options, store: Store, registries: Registries) -> Result<Worl
         ready_timeout: options.ready_timeout,
         grace: options.grace,
     };
-    Ok(World::new(containerd, network, store, baked, settings))
+    let (namespaces, unreadable) = Namespaces::load(&options.state)?;
+    tell(unreadable);
+    let stored = desired::Secrets::new(&options.state);
+    // On a full or broken disk functions run all the same.
+    if let Err(error) = stored.prepare() {
+        tracing::error!("{error}");
+    }
+    let secrets = Secrets::new(stored, options.secrets_dir.clone());
+    Ok(World::new(containerd, network, store, secrets, namespaces, baked, settings))
 }

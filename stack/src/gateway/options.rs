@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use provisioning::Provider;
 
 use crate::duration;
 use crate::network::Subnet;
@@ -24,9 +25,15 @@ pub struct Options {
     /// The supervisor's control socket, for POST /system/machine
     #[arg(long, value_name = "SOCKET", default_value = "/run/bothy/control")]
     pub control: PathBuf,
-    /// Folder of desired state: functions/ and secrets/
+    /// Folder of desired state: functions/, namespaces/ and secrets/
     #[arg(long, value_name = "FOLDER", default_value = "/var/lib/bothy")]
     pub state: PathBuf,
+    /// Folder, in memory, of the functions' own copies of their secrets
+    #[arg(long, value_name = "FOLDER", default_value = "/run/bothy/secrets/functions")]
+    pub secrets_dir: PathBuf,
+    /// What /system/info calls this provider, bothy or faasd [default: the configuration's]
+    #[arg(long, value_name = "NAME")]
+    pub provider_name: Option<Provider>,
     /// Folder of baked OCI layouts
     #[arg(long, value_name = "FOLDER", default_value = "/usr/share/bothy/images")]
     pub images: PathBuf,
@@ -94,4 +101,27 @@ pub struct Options {
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
     duration::parse(text).ok_or_else(|| "expected seconds or a duration such as 1m30s".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn the_providers_name() {
+        let parse = |words: &[&str]| Line::try_parse_from([&["gateway"], words].concat());
+        let name = |words: &[&str]| parse(words).map(|line| line.options.provider_name).ok();
+        assert_eq!(name(&[]), Some(None));
+        assert_eq!(name(&["--provider-name", "faasd"]), Some(Some(Provider::Faasd)));
+        let refused = parse(&["--provider-name", "faasd-ce"]).map(|_| ()).unwrap_err().to_string();
+        assert!(refused.contains("expected \"bothy\" or \"faasd\""), "{refused}");
+    }
 }

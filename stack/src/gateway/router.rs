@@ -2,6 +2,19 @@
 
 use hyper::{Method, StatusCode};
 
+/// What is to be done with what a path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// GET
+    Read,
+    /// POST
+    Create,
+    /// PUT
+    Replace,
+    /// DELETE
+    Remove,
+}
+
 /// Where a request goes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route<'a> {
@@ -23,6 +36,12 @@ pub enum Route<'a> {
     Scale(&'a str),
     /// GET /system/namespaces
     Namespaces,
+    /// Any act on /system/namespace/NAME, where the name may be empty.
+    Namespace(Act, &'a str),
+    /// Any act on /system/secrets
+    Secrets(Act),
+    /// POST /system/alert
+    Alert,
     /// POST /system/machine
     Machine,
     /// Any method of a function, /function/NAME and below: the name as written, and the raw path behind it.
@@ -72,6 +91,8 @@ pub fn route<'a>(method: &Method, path: &'a str) -> Route<'a> {
         "/system/info" => only(Method::GET, Route::Info),
         "/system/machine" => only(Method::POST, Route::Machine),
         "/system/namespaces" => only(Method::GET, Route::Namespaces),
+        "/system/secrets" => act(method).map_or_else(refused, Route::Secrets),
+        "/system/alert" => only(Method::POST, Route::Alert),
         "/system/functions" => match *method {
             Method::GET => Route::List,
             Method::POST => Route::Create,
@@ -86,6 +107,15 @@ pub fn route<'a>(method: &Method, path: &'a str) -> Route<'a> {
                 path.strip_prefix("/system/scale-function/").filter(|name| is_name(name))
             {
                 only(Method::POST, Route::Scale(name))
+            } else if let Some(name) = namespace(path, "/system/namespace/") {
+                act(method).map_or_else(refused, |act| Route::Namespace(act, name))
+            } else if let Some(name) = namespace(path, "/system/namespaces/").filter(|name| !name.is_empty())
+            {
+                // A form of OpenFaaS's documentation.
+                match act(method) {
+                    Some(act @ (Act::Replace | Act::Remove)) => Route::Namespace(act, name),
+                    _ => refused(),
+                }
             } else {
                 Route::Nothing(StatusCode::NOT_FOUND)
             }
@@ -93,8 +123,23 @@ pub fn route<'a>(method: &Method, path: &'a str) -> Route<'a> {
     }
 }
 
-fn refused() -> Route<'static> {
+fn refused<'a>() -> Route<'a> {
     Route::Nothing(StatusCode::METHOD_NOT_ALLOWED)
+}
+
+fn act(method: &Method) -> Option<Act> {
+    match *method {
+        Method::GET => Some(Act::Read),
+        Method::POST => Some(Act::Create),
+        Method::PUT => Some(Act::Replace),
+        Method::DELETE => Some(Act::Remove),
+        _ => None,
+    }
+}
+
+/// The name of a namespace's path, which may be empty.
+fn namespace<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+    path.strip_prefix(prefix).filter(|name| name.is_empty() || is_name(name))
 }
 
 /// The characters of functions and namespaces in paths.
@@ -155,6 +200,30 @@ mod tests {
             (Method::GET, "/system/function/a/b", not_found()),
             (Method::POST, "/system/scale-function/f", Route::Scale("f")),
             (Method::GET, "/system/namespaces", Route::Namespaces),
+            (Method::GET, "/system/namespace/", Route::Namespace(Act::Read, "")),
+            (Method::POST, "/system/namespace/", Route::Namespace(Act::Create, "")),
+            (Method::GET, "/system/namespace/dev", Route::Namespace(Act::Read, "dev")),
+            (Method::POST, "/system/namespace/dev", Route::Namespace(Act::Create, "dev")),
+            (Method::PUT, "/system/namespace/dev", Route::Namespace(Act::Replace, "dev")),
+            (Method::DELETE, "/system/namespace/k8s.io", Route::Namespace(Act::Remove, "k8s.io")),
+            (Method::PATCH, "/system/namespace/dev", not_allowed()),
+            (Method::GET, "/system/namespace/a/b", not_found()),
+            (Method::GET, "/system/namespace/a%2Fb", not_found()),
+            (Method::GET, "/system/namespace", not_found()),
+            (Method::PUT, "/system/namespaces/dev", Route::Namespace(Act::Replace, "dev")),
+            (Method::DELETE, "/system/namespaces/dev", Route::Namespace(Act::Remove, "dev")),
+            (Method::GET, "/system/namespaces/dev", not_allowed()),
+            (Method::DELETE, "/system/namespaces/", not_found()),
+            (Method::POST, "/system/namespaces", not_allowed()),
+            (Method::GET, "/system/secrets", Route::Secrets(Act::Read)),
+            (Method::POST, "/system/secrets", Route::Secrets(Act::Create)),
+            (Method::PUT, "/system/secrets", Route::Secrets(Act::Replace)),
+            (Method::DELETE, "/system/secrets", Route::Secrets(Act::Remove)),
+            (Method::PATCH, "/system/secrets", not_allowed()),
+            (Method::GET, "/system/secrets/a", not_found()),
+            (Method::POST, "/system/alert", Route::Alert),
+            (Method::GET, "/system/alert", not_allowed()),
+            (Method::GET, "/system/telemetry", not_found()),
             (Method::POST, "/system/machine", Route::Machine),
             (Method::GET, "/system/machine", not_allowed()),
             (Method::GET, "/metrics", not_found()),
@@ -179,6 +248,10 @@ mod tests {
         for (path, wanted) in [
             ("/system/functions", true),
             ("/system/machine", true),
+            ("/system/secrets", true),
+            ("/system/namespaces", true),
+            ("/system/namespace/dev", true),
+            ("/system/telemetry", true),
             ("/system/x", true),
             ("/healthz", false),
             ("/x", false),

@@ -7,9 +7,11 @@ use bytes::Buf;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
+use provisioning::Namespace;
 use serde::de::DeserializeOwned;
 
 use super::Gateway;
+use super::claims::Going;
 use super::reply::{Body, Refusal, empty, json, refuse, text};
 use super::wire::{Deletion, Deployment, Info, Scaling, Status};
 use crate::containerd::normalise;
@@ -17,10 +19,13 @@ use crate::desired::Document;
 use crate::error::Error;
 use crate::key::Key;
 use crate::reconcile::{Function, Refused, State};
-use crate::runtime::Limits;
+use crate::runtime::{Limits, constraints};
 
 /// Largest document that the API takes: annotations may be long, and somebody with the password is not the enemy.
 const LARGEST_BODY: usize = 16 << 20;
+
+/// Names in one message.
+const NAMED: usize = 8;
 
 /// How long a document may take to come.
 const BODY_PATIENCE: Duration = Duration::from_secs(60);
@@ -29,7 +34,7 @@ const BODY_PATIENCE: Duration = Duration::from_secs(60);
 const HEALTH: Duration = Duration::from_secs(3);
 
 /// An answer, or the refusal that takes its place.
-type Answer = Result<Response<Body>, Refusal>;
+pub(super) type Answer = Result<Response<Body>, Refusal>;
 
 impl Gateway {
     /// 200 when functions can be managed, 502 when containerd does not answer.
@@ -42,13 +47,12 @@ impl Gateway {
 
     /// Who we are.
     pub fn info(&self) -> Response<Body> {
-        json(&Info::new())
+        json(&Info::new(self.provider))
     }
 
     /// All functions of a namespace, by name.
     pub fn list(&self, query: Option<&str>) -> Answer {
-        let wanted =
-            Key::new("any", &parameter(query, "namespace")).ok_or_else(namespace_not_valid)?.namespace;
+        let wanted = named(&parameter(query, "namespace")).ok_or_else(namespace_not_valid)?;
         let mut found: Vec<_> =
             self.functions.all().into_iter().filter(|f| f.key.namespace == wanted).collect();
         found.sort_by(|a, b| a.key.cmp(&b.key));
@@ -59,7 +63,7 @@ impl Gateway {
     pub fn describe(&self, name: &str, query: Option<&str>) -> Answer {
         let namespace = parameter(query, "namespace");
         let key = if namespace.is_empty() { Key::from_path(name) } else { Key::new(name, &namespace) };
-        if key.is_none() && Key::new("any", &namespace).is_none() {
+        if key.is_none() && named(&namespace).is_none() {
             return Err(namespace_not_valid());
         }
         let found = key.and_then(|key| self.functions.get(&key)).and_then(|function| status(&function));
@@ -74,13 +78,20 @@ impl Gateway {
         if replace && !self.exists(&key) {
             return Err(refuse(StatusCode::NOT_FOUND, format!("function: {key} not found")));
         }
-        if !self.namespace_is_open(&key).await? {
-            return Err(namespace_not_valid());
-        }
         let document = deployment.document(&key);
+        // Before they are looked at, and until the document is kept: nobody may remove them meanwhile.
+        let held = self.claims.count_on(&key.namespace, &document.secrets, key.to_string()).map_err(gone)?;
+        self.must_be_open(&key.namespace).await?;
         self.check(&document)?;
         let image = document.image.clone();
-        match self.functions.deploy(&key, document, replace).await {
+        // It goes on when the client does not wait for it, and so does what it counts on.
+        let (functions, of) = (self.functions.clone(), key.clone());
+        let deployed = tokio::spawn(async move {
+            let outcome = functions.deploy(&of, document, replace).await;
+            drop(held);
+            outcome
+        });
+        match unwound(deployed.await) {
             Ok(()) => Ok(empty(StatusCode::OK)),
             Err(Refused::Exists) => Err(refuse(
                 StatusCode::BAD_REQUEST,
@@ -130,22 +141,12 @@ impl Gateway {
         }
     }
 
-    /// The namespaces that functions may be in; the default one first.
-    pub async fn namespaces(&self) -> Answer {
-        let mut names = self.open_namespaces().await?;
-        names.sort();
-        let default = provisioning::Namespace::default().to_string();
-        names.retain(|name| *name != default);
-        names.insert(0, default);
-        Ok(json(&names))
-    }
-
     fn exists(&self, key: &Key) -> bool {
         self.functions.get(key).is_some_and(|function| function.document().is_some())
     }
 
     fn key(&self, name: &str, namespace: &str) -> Result<Key, Refusal> {
-        if Key::new("any", namespace).is_none() {
+        if named(namespace).is_none() {
             return Err(namespace_not_valid());
         }
         Key::new(name, namespace).ok_or_else(|| {
@@ -154,19 +155,6 @@ impl Gateway {
                  them, at most 63"
             ))
         })
-    }
-
-    async fn namespace_is_open(&self, key: &Key) -> Result<bool, Refusal> {
-        Ok(key.namespace == provisioning::Namespace::default()
-            || self.open_namespaces().await?.iter().any(|name| name == key.namespace.as_str()))
-    }
-
-    /// containerd's namespaces that carry OpenFaaS's mark.
-    async fn open_namespaces(&self) -> Result<Vec<String>, Refusal> {
-        let all = self.world.containerd.namespaces().await;
-        let all = all.map_err(|error| refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-        let marked = |value: Option<&String>| value.is_some_and(|value| value == "1" || value == "true");
-        Ok(all.into_iter().filter(|ns| marked(ns.labels.get("openfaas"))).map(|ns| ns.name).collect())
     }
 
     /// What can be known to be wrong before anything is started.
@@ -186,9 +174,16 @@ impl Gateway {
         if document.env_process.as_ref().is_some_and(|text| text.contains('\0')) {
             return Err(bad_request("envProcess: holds a zero byte"));
         }
-        self.world
-            .missing_secret(document)
-            .map_or(Ok(()), |name| Err(bad_request(format!("unable to find secret: {name}"))))
+        constraints::check(&document.constraints).map_err(|error| bad_request(error.to_string()))?;
+        self.world.secrets.missing(document).map_or(Ok(()), |name| Err(gone(Going::Secret(name))))
+    }
+}
+
+/// What a deployment counts on, and is not there or will not be in a moment.
+fn gone(going: Going) -> Refusal {
+    match going {
+        Going::Namespace => namespace_not_valid(),
+        Going::Secret(name) => bad_request(format!("unable to find secret: {name}")),
     }
 }
 
@@ -219,21 +214,40 @@ fn status(function: &Function) -> Option<Status> {
     Some(Status::new(&document, available, function.calls.load(Ordering::Relaxed)))
 }
 
-fn namespace_not_valid() -> Refusal {
+/// What a task of our own gave; where it panicked, so do we.
+pub(super) fn unwound<T>(outcome: Result<T, tokio::task::JoinError>) -> T {
+    outcome.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+/// A namespace by its name; an empty one is the default one.
+pub(super) fn named(text: &str) -> Option<Namespace> {
+    if text.is_empty() { Some(Namespace::default()) } else { text.parse().ok() }
+}
+
+/// Names for a message, not all where there are many.
+pub(super) fn list(names: &[String]) -> String {
+    let mut text = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > NAMED {
+        text.push_str(&format!(" and {} more", names.len() - NAMED));
+    }
+    text
+}
+
+pub(super) fn namespace_not_valid() -> Refusal {
     bad_request("namespace not valid")
 }
 
-fn bad_request(message: impl Into<String>) -> Refusal {
+pub(super) fn bad_request(message: impl Into<String>) -> Refusal {
     refuse(StatusCode::BAD_REQUEST, message)
 }
 
 /// The body's namespace, or the query's where the body has none: clients of both kinds exist.
-fn or_query(namespace: String, query: Option<&str>) -> String {
+pub(super) fn or_query(namespace: String, query: Option<&str>) -> String {
     if namespace.is_empty() { parameter(query, "namespace") } else { namespace }
 }
 
 /// A query parameter's last value. Names and namespaces need no percent signs; what has some is no name.
-fn parameter(query: Option<&str>, name: &str) -> String {
+pub(super) fn parameter(query: Option<&str>, name: &str) -> String {
     let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
     pairs.rev().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).unwrap_or_default()
 }
@@ -270,6 +284,13 @@ mod tests {
         assert_eq!(parameter(None, "namespace"), "");
         assert_eq!(or_query("a".into(), Some("namespace=b")), "a");
         assert_eq!(or_query(String::new(), Some("namespace=b")), "b");
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        let names: Vec<_> = (0..10).map(|number| number.to_string()).collect();
+        assert_eq!(list(&names), "0, 1, 2, 3, 4, 5, 6, 7 and 2 more");
+        assert_eq!(list(&names[..2]), "0, 1");
     }
 
     #[test]

@@ -90,7 +90,8 @@ pub struct Scaling {
     pub namespace: String,
 }
 
-fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+/// Reads `null` as if nothing were there.
+pub(super) fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
@@ -182,14 +183,15 @@ struct Version {
 }
 
 impl Info {
-    /// What this program is.
-    pub fn new() -> Self {
+    /// What this program is, under the name that it was told to use.
+    pub fn new(provider: provisioning::Provider) -> Self {
         let version = || Version {
-            // The image builder may name the commit; a build by hand has none to name.
-            sha: option_env!("BOTHY_COMMIT").unwrap_or_default(),
+            // The image builder may name the commit; a build by hand has none to name. Clients expect some text.
+            sha: option_env!("BOTHY_COMMIT").unwrap_or("unknown"),
             release: env!("CARGO_PKG_VERSION"),
         };
-        let provider = Provider { provider: "bothy", orchestration: "containerd", version: version() };
+        let provider =
+            Provider { provider: provider.as_str(), orchestration: "containerd", version: version() };
         Self { provider, version: version(), arch: std::env::consts::ARCH }
     }
 }

@@ -142,9 +142,7 @@ impl World {
         let (key, name) = (&instance.key, instance.name());
         let namespace = key.namespace.as_str();
         let limits = Limits::parse(document.limits.as_ref())?;
-        let secrets = surroundings::secrets(&self.settings.secrets, document).map_err(|name| {
-            Error::Invalid { what: format!("secret {name:?}"), reason: "is not there".into() }
-        })?;
+        let secrets = self.secrets.of(document)?;
         // The network takes as long as the snapshot: both at once.
         let root = async {
             self.containerd.remove_snapshot(namespace, &instance.id).await?;
@@ -155,6 +153,7 @@ impl World {
         let unusable = |reason| Error::ImageUnusable { reference: image.reference.clone(), reason };
         let (passwd, group) = (read_file(&mounts, "/etc/passwd"), read_file(&mounts, "/etc/group"));
         let identity = resolve(&image.process.user, &passwd, &group).map_err(unusable)?;
+        let secrets = self.secrets.copy(&name, &key.namespace, &secrets, &identity)?;
         let (resolv_conf, hosts) = surroundings::refresh(self, self.network.gateway())?;
         let ([stdout, stderr], held) = surroundings::make_fifos(&self.settings.fifos, &name)?;
         let paths = Paths {
@@ -190,17 +189,13 @@ impl World {
         };
         let detached = self.network.detach(&instance.name(), instance.address).await;
         let fifos = surroundings::remove_fifos(&self.settings.fifos, &instance.name());
+        let secrets = self.secrets.forget(&instance.name());
         let snapshot = self.containerd.remove_snapshot(namespace, &instance.id).await;
-        stopped.and(group).and(detached).and(fifos).and(snapshot)?;
+        stopped.and(group).and(detached).and(fifos).and(secrets).and(snapshot)?;
         // Last, and only then, because it holds the labels that lead to the rest.
         self.containerd.delete_container(namespace, &instance.id).await?;
         self.removed.notify_one();
         Ok(())
-    }
-
-    /// The first secret of a document that is not there.
-    pub fn missing_secret(&self, document: &Document) -> Option<String> {
-        surroundings::secrets(&self.settings.secrets, document).err()
     }
 
     /// How long a function may take to end: its own `grace_period`, else the machine's default.

@@ -16,10 +16,12 @@ mod functions;
 mod garbage;
 mod group;
 mod instance;
+mod namespace;
 mod notices;
 mod pen;
 mod ready;
 mod removal;
+mod secrets;
 mod serving;
 mod supply;
 mod surroundings;
@@ -35,9 +37,10 @@ use tokio::sync::{Notify, Semaphore, watch};
 pub use endpoint::{Endpoint, Running};
 pub use functions::{Function, Functions, Refused, State};
 pub use instance::is_instance_name;
+pub use secrets::Secrets;
 
 use crate::containerd::{Containerd, Layout};
-use crate::desired::Store;
+use crate::desired::{Namespaces, Store};
 use crate::network::Network;
 use crate::registry;
 
@@ -53,8 +56,6 @@ pub struct Settings {
     pub run: PathBuf,
     /// The machine's own resolv.conf.
     pub resolv_conf: PathBuf,
-    /// Folder of secrets: `NAMESPACE/NAME`.
-    pub secrets: PathBuf,
     /// Where images come from that the appliance did not bring.
     pub registries: registry::Settings,
     /// cgroup above the functions'; empty: no cgroups and no limits.
@@ -75,6 +76,10 @@ pub struct World {
     pub network: Network,
     /// The documents on disk.
     pub store: Store,
+    /// The secrets, and the instances' copies of them.
+    pub secrets: Secrets,
+    /// The namespaces that the API made.
+    pub namespaces: Namespaces,
     /// The images that the appliance brought.
     pub baked: Vec<Layout>,
     /// Settings.
@@ -94,12 +99,26 @@ impl World {
         containerd: Containerd,
         network: Network,
         store: Store,
+        secrets: Secrets,
+        namespaces: Namespaces,
         baked: Vec<Layout>,
         settings: Settings,
     ) -> Self {
         let starts = Semaphore::new(STARTS_AT_ONCE);
         let (refreshing, swept, removed) = (Mutex::default(), watch::Sender::new(false), Notify::new());
-        Self { containerd, network, store, baked, settings, starts, refreshing, swept, removed }
+        Self {
+            containerd,
+            network,
+            store,
+            secrets,
+            namespaces,
+            baked,
+            settings,
+            starts,
+            refreshing,
+            swept,
+            removed,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use super::World;
 use crate::containerd::{Image, Reference, Supply, is_damage};
 use crate::desired::Document;
 use crate::error::{Error, Result};
+use crate::runtime::constraints;
 
 /// Why an image is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,7 @@ impl World {
     }
 
     async fn obtain(&self, document: &Document, occasion: Occasion) -> Result<Supply> {
+        constraints::check(&document.constraints)?;
         let reference = Reference::parse(&document.image).ok_or_else(|| Error::Invalid {
             what: format!("image {:?}", document.image),
             reason: "is no image reference".into(),

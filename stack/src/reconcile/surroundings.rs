@@ -1,4 +1,4 @@
-//! What an instance finds around it that is not its image's: name files and secrets.
+//! What an instance finds around it that is not its image's: name files and FIFOs.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -9,25 +9,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::World;
-use crate::desired::Document;
 use crate::error::{Error, Result};
 use crate::key::Key;
-
-/// Whether a text may be a secret's name, that is a file's.
-fn is_secret_name(name: &str) -> bool {
-    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-    !name.is_empty() && name.len() <= 253 && name.bytes().all(fits) && name != "." && name != ".."
-}
-
-/// The files of a document's secrets; an error is the name of the one that is not there.
-pub fn secrets(folder: &Path, document: &Document) -> Result<Vec<(String, PathBuf)>, String> {
-    let file = |name: &String| folder.join(&document.namespace).join(name);
-    let found = |name: &String| is_secret_name(name) && file(name).is_file();
-    match document.secrets.iter().find(|name| !found(name)) {
-        Some(missing) => Err(missing.clone()),
-        None => Ok(document.secrets.iter().map(|name| (name.clone(), file(name))).collect()),
-    }
-}
 
 /// Pause between two looks at the machine's resolv.conf.
 const LOOK: Duration = Duration::from_secs(2);
@@ -127,21 +110,6 @@ pub fn cgroup(root: &str, key: &Key, replica: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn secrets_are_files_of_the_namespace_and_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("openfaas-fn")).unwrap();
-        fs::write(folder.path().join("openfaas-fn/key"), "x").unwrap();
-        fs::write(folder.path().join("other"), "x").unwrap();
-        let mut document = Document::new(&Key::new("f", "").unwrap(), "f");
-        document.secrets = vec!["key".into()];
-        assert_eq!(secrets(folder.path(), &document).unwrap()[0].0, "key");
-        for bad in ["absent", "../other", "", ".."] {
-            document.secrets = vec!["key".into(), bad.into()];
-            assert_eq!(secrets(folder.path(), &document), Err(bad.to_owned()));
-        }
-    }
 
     #[test]
     fn a_change_is_seen() {

@@ -11,8 +11,10 @@ use crate::error::{Error, Result};
 /// what belongs to none. Only a look that fails is an error: what is not known could be mistaken for what is new. A
 /// leftover that cannot be removed is told and stays.
 pub async fn sweep(world: &Arc<World>, functions: &Arc<Functions>) -> Result<()> {
-    let wanted: Vec<_> = functions.all().iter().map(|function| function.key.namespace.clone()).collect();
-    for namespace in &wanted {
+    // Not those of functions that were deleted and are only remembered: their namespace may have been removed too.
+    let all = functions.all();
+    let wanted = all.iter().filter(|f| f.document().is_some()).map(|function| function.key.namespace.clone());
+    for namespace in wanted.chain(world.namespaces.names()) {
         world.containerd.ensure_namespace(namespace.as_str()).await?;
     }
     world.containerd.ensure_namespace(provisioning::Namespace::default().as_str()).await?;
@@ -40,6 +42,7 @@ pub async fn sweep(world: &Arc<World>, functions: &Arc<Functions>) -> Result<()>
     }
     world.network.sweep(&names, &addresses).await?;
     sweep_fifos(world, &names);
+    told(world.secrets.sweep(&names));
     for folder in group::strays(&world.settings.cgroup_root, &names) {
         tracing::info!("removing the group {} of a former life", folder.display());
         told(group::end(&folder).await);

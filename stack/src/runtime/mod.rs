@@ -1,5 +1,6 @@
 //! What a function's process may see and do: the OCI runtime specification of an instance.
 
+pub mod constraints;
 mod limits;
 mod spec;
 mod user;

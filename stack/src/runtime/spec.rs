@@ -48,8 +48,8 @@ pub struct Paths {
     pub resolv_conf: PathBuf,
     /// Its `/etc/hosts`.
     pub hosts: PathBuf,
-    /// Name and file of each secret.
-    pub secrets: Vec<(String, PathBuf)>,
+    /// Folder of its secrets, if it has some.
+    pub secrets: Option<PathBuf>,
     /// Its cgroup; nothing: no cgroup and no limits.
     pub cgroup: Option<String>,
 }
@@ -141,8 +141,9 @@ fn mounts(document: &Document, paths: &Paths) -> Vec<Value> {
     }
     mounts.push(bind(&paths.resolv_conf, "/etc/resolv.conf"));
     mounts.push(bind(&paths.hosts, "/etc/hosts"));
-    for (name, file) in &paths.secrets {
-        mounts.push(bind(file, &format!("/var/openfaas/secrets/{name}")));
+    if let Some(folder) = &paths.secrets {
+        // The folder and not its files: a file that is mounted would stay the old one when it is replaced.
+        mounts.push(bind(folder, "/var/openfaas/secrets"));
     }
     mounts
 }
@@ -187,7 +188,7 @@ mod tests {
             netns: "/run/netns/a".into(),
             resolv_conf: "/run/r".into(),
             hosts: "/run/h".into(),
-            secrets: vec![("key".into(), "/var/s/key".into())],
+            secrets: Some("/run/s".into()),
             cgroup: Some("/workload/openfaas-fn/f.0".into()),
         }
     }
@@ -218,7 +219,7 @@ mod tests {
         assert_eq!(spec["linux"]["resources"]["unified"]["memory.oom.group"], "1");
         assert_eq!(spec["linux"]["cgroupsPath"], "/workload/openfaas-fn/f.0");
         let text = spec.to_string();
-        for part in ["/var/openfaas/secrets/key", "\"/tmp\"", "/run/netns/a"] {
+        for part in ["\"/var/openfaas/secrets\"", "\"/tmp\"", "/run/netns/a"] {
             assert!(text.contains(part), "{part}");
         }
         let bare = Paths { cgroup: None, ..paths() };

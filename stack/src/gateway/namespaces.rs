@@ -1,0 +1,275 @@
+//! `/system/namespaces` and `/system/namespace/NAME`.
+
+use std::collections::BTreeMap;
+
+use bytes::Buf;
+use hyper::body::Incoming;
+use hyper::{Request, StatusCode};
+use provisioning::Namespace;
+use serde::{Deserialize, Serialize};
+
+use super::Gateway;
+use super::claims::Held;
+use super::reply::{Refusal, empty, json, refuse};
+use super::router::Act;
+use super::system::{self, Answer, bad_request, namespace_not_valid, read};
+use super::wire::nullable;
+use crate::desired::{MARK, NamespaceDocument, on_disk};
+use crate::error::Error;
+
+/// Namespaces that others use: the appliance's own services, `ctr`, Docker, BuildKit, Kubernetes. None is for functions.
+const RESERVED: [&str; 5] = ["openfaas", "default", "moby", "buildkit", "k8s.io"];
+
+/// A namespace as clients see it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct FunctionNamespace {
+    #[serde(deserialize_with = "nullable")]
+    name: String,
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
+    #[serde(deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
+}
+
+impl FunctionNamespace {
+    fn is_marked(&self) -> bool {
+        is_marked(self.labels.get(MARK)) || is_marked(self.annotations.get(MARK))
+    }
+}
+
+fn is_marked(value: Option<&String>) -> bool {
+    value.is_some_and(|value| value == "1" || value == "true")
+}
+
+fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
+}
+
+impl Gateway {
+    /// The namespaces that functions may be in; the default one first.
+    pub async fn namespaces(&self) -> Answer {
+        let default = Namespace::default().to_string();
+        let mut names = self.marked_namespaces().await?;
+        names.extend(self.world.namespaces.names().iter().map(ToString::to_string));
+        names.retain(|name| *name != default);
+        names.sort();
+        names.dedup();
+        names.insert(0, default);
+        Ok(json(&names))
+    }
+
+    /// Shows, makes, changes or removes one; `name` is the path's, which may be empty.
+    pub async fn namespace(&self, request: Request<Incoming>, act: Act, name: &str) -> Answer {
+        if name.is_empty() && act != Act::Create {
+            return Err(bad_request("namespace not specified in URL"));
+        }
+        if act == Act::Read {
+            return self.show(name).await;
+        }
+        let body = submitted(request, name, act).await?;
+        // One change at a time: what is looked at must still be so when it is acted upon.
+        let _turn = self.changing_namespaces.lock().await;
+        match act {
+            Act::Create => self.create(body).await,
+            Act::Replace => self.change(body).await,
+            _ => self.remove(name).await,
+        }
+    }
+
+    async fn show(&self, name: &str) -> Answer {
+        let (_, document) = self.find(name).await?;
+        let NamespaceDocument { labels, annotations, .. } = document;
+        Ok(json(&FunctionNamespace { name: name.to_owned(), annotations, labels }))
+    }
+
+    async fn create(&self, body: FunctionNamespace) -> Answer {
+        let name = body.name.as_str();
+        let namespace: Namespace =
+            name.parse().map_err(|invalid| bad_request(format!("namespace {name:?} {invalid}")))?;
+        if is_reserved(name) {
+            return Err(bad_request(format!("namespace {name} is reserved for what is no function")));
+        }
+        let exists = || refuse(StatusCode::CONFLICT, format!("namespace {name} already exists"));
+        let _held = self.count_on(&namespace)?;
+        let known = namespace == Namespace::default() || self.world.namespaces.get(&namespace).is_some();
+        if known || self.labels_in_containerd(name).await?.is_some() {
+            return Err(exists());
+        }
+        self.world.containerd.ensure_namespace(name).await.map_err(failed)?;
+        let document = NamespaceDocument::new(&namespace, body.labels.clone(), body.annotations.clone());
+        if let Err(error) = self.keep(&namespace, document).await {
+            // Not half of it: the same request can be made again.
+            if let Err(second) = self.world.containerd.remove_namespace(name).await {
+                tracing::warn!("taking namespace {name} back: {second}");
+            }
+            return Err(failed(error));
+        }
+        Ok(empty(StatusCode::CREATED))
+    }
+
+    async fn change(&self, body: FunctionNamespace) -> Answer {
+        let (namespace, _) = self.find(&body.name).await?;
+        let _held = self.count_on(&namespace)?;
+        let document = NamespaceDocument::new(&namespace, body.labels, body.annotations);
+        self.keep(&namespace, document).await.map_err(failed)?;
+        Ok(empty(StatusCode::ACCEPTED))
+    }
+
+    async fn remove(&self, name: &str) -> Answer {
+        let (namespace, _) = self.find(name).await?;
+        if namespace == Namespace::default() {
+            return Err(bad_request(format!(
+                "namespace {name} is where functions are that name none, it cannot be removed"
+            )));
+        }
+        let users = || {
+            let inside =
+                self.functions.all().into_iter().filter(|function| function.key.namespace == namespace);
+            inside.filter(|function| function.document().is_some()).map(|f| f.key.to_string()).collect()
+        };
+        let held = self.claims.remove_namespace(&namespace, users).map_err(|users| {
+            let functions = if users.len() == 1 { "function" } else { "functions" };
+            let number = users.len();
+            let names = system::list(&users);
+            let message = format!("namespace {name} has {number} {functions} ({names}): remove them first");
+            refuse(StatusCode::CONFLICT, message)
+        })?;
+        let containers = self.world.containerd.container_names(name).await.map_err(failed)?;
+        if !containers.is_empty() {
+            let message = format!(
+                "namespace {name} still has containers ({}): those of functions are gone in a moment, try again then; \
+                 others are not ours to remove",
+                system::list(&containers)
+            );
+            return Err(refuse(StatusCode::CONFLICT, message));
+        }
+        // It goes on when the client does not wait for it.
+        let world = self.world.clone();
+        let removed = tokio::spawn(async move {
+            let removed = world.remove_namespace(&namespace).await;
+            drop(held);
+            removed
+        });
+        system::unwound(removed.await).map_err(failed)?;
+        Ok(empty(StatusCode::ACCEPTED))
+    }
+
+    /// Keeps others from removing it meanwhile.
+    fn count_on(&self, namespace: &Namespace) -> Result<Held, Refusal> {
+        let who = format!("namespace {namespace}");
+        self.claims.count_on(namespace, &[], who).map_err(|_| {
+            let message = format!("namespace {namespace} is being removed: try again in a moment");
+            refuse(StatusCode::CONFLICT, message)
+        })
+    }
+
+    async fn keep(&self, namespace: &Namespace, document: NamespaceDocument) -> Result<(), Error> {
+        let (namespaces, namespace) = (self.world.namespaces.clone(), namespace.clone());
+        on_disk(move || namespaces.put(&namespace, &document)).await
+    }
+
+    /// A namespace that functions may be in, with what is known of it.
+    async fn find(&self, name: &str) -> Result<(Namespace, NamespaceDocument), Refusal> {
+        let absent = || refuse(StatusCode::NOT_FOUND, format!("namespace {name} not found"));
+        let parsed = name.parse::<Namespace>().ok();
+        if let Some(namespace) = &parsed
+            && let Some(document) = self.world.namespaces.get(namespace)
+        {
+            return Ok((namespace.clone(), document));
+        }
+        let default = Namespace::default();
+        if parsed.as_ref() == Some(&default) {
+            let document = NamespaceDocument::new(&default, BTreeMap::new(), BTreeMap::new());
+            return Ok((default, document));
+        }
+        let labels = self.labels_in_containerd(name).await?.ok_or_else(absent)?;
+        match parsed {
+            Some(namespace) if is_marked(labels.get(MARK)) && !is_reserved(name) => {
+                let document = NamespaceDocument::new(&namespace, labels, BTreeMap::new());
+                Ok((namespace, document))
+            }
+            _ => Err(bad_request(format!("namespace {name} is not an openfaas namespace"))),
+        }
+    }
+
+    async fn labels_in_containerd(&self, name: &str) -> Result<Option<BTreeMap<String, String>>, Refusal> {
+        let all = self.world.containerd.namespaces().await.map_err(failed)?;
+        let found = all.into_iter().find(|namespace| namespace.name == name);
+        Ok(found.map(|namespace| namespace.labels.into_iter().collect()))
+    }
+
+    /// containerd's namespaces that carry OpenFaaS's mark.
+    async fn marked_namespaces(&self) -> Result<Vec<String>, Refusal> {
+        let all = self.world.containerd.namespaces().await.map_err(failed)?;
+        let ours = all.into_iter().filter(|namespace| is_marked(namespace.labels.get(MARK)));
+        Ok(ours.map(|namespace| namespace.name).filter(|name| !is_reserved(name)).collect())
+    }
+
+    /// Refuses a namespace that functions may not be in.
+    pub async fn must_be_open(&self, namespace: &Namespace) -> Result<(), Refusal> {
+        let known = *namespace == Namespace::default() || self.world.namespaces.get(namespace).is_some();
+        if known || self.marked_namespaces().await?.iter().any(|name| name == namespace.as_str()) {
+            return Ok(());
+        }
+        Err(namespace_not_valid())
+    }
+}
+
+async fn submitted(request: Request<Incoming>, path: &str, act: Act) -> Result<FunctionNamespace, Refusal> {
+    let bytes = read(request).await?;
+    // Who removes something has said all in the path.
+    if act == Act::Remove && !bytes.has_remaining() {
+        return Ok(FunctionNamespace { name: path.to_owned(), ..FunctionNamespace::default() });
+    }
+    let body = serde_json::from_reader(bytes.reader())
+        .map_err(|error| bad_request(format!("error parsing request body: {error}")))?;
+    check(&body, path, act).map(|()| body)
+}
+
+/// What is wrong with a body, whatever there is on the machine.
+fn check(body: &FunctionNamespace, path: &str, act: Act) -> Result<(), Refusal> {
+    if body.name.is_empty() {
+        return Err(bad_request("namespace not specified in request body"));
+    }
+    if !path.is_empty() && body.name != path {
+        return Err(bad_request("namespace in request body does not match namespace in URL"));
+    }
+    if act != Act::Remove && !body.is_marked() {
+        return Err(bad_request("request does not have openfaas=1 label"));
+    }
+    Ok(())
+}
+
+fn failed(error: Error) -> Refusal {
+    refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies() {
+        let refusal = |text: &str, path: &str, act| {
+            let body: FunctionNamespace = serde_json::from_str(text).unwrap();
+            check(&body, path, act).err().map(|refusal| refusal.text).unwrap_or_default()
+        };
+        let label = r#"{"name":"dev","labels":{"openfaas":"1"},"annotations":null}"#;
+        let annotation = r#"{"name":"dev","annotations":{"openfaas":"true"}}"#;
+        let bare = r#"{"name":"dev"}"#;
+        for good in [label, annotation] {
+            assert_eq!(refusal(good, "", Act::Create), "");
+            assert_eq!(refusal(good, "dev", Act::Replace), "");
+        }
+        assert_eq!(refusal(bare, "dev", Act::Remove), "");
+        for act in [Act::Create, Act::Replace] {
+            assert_eq!(refusal(bare, "dev", act), "request does not have openfaas=1 label");
+            let odd = r#"{"name":"dev","labels":{"openfaas":"0"}}"#;
+            assert_eq!(refusal(odd, "dev", act), "request does not have openfaas=1 label");
+        }
+        assert_eq!(refusal("{}", "dev", Act::Remove), "namespace not specified in request body");
+        let other = "namespace in request body does not match namespace in URL";
+        assert_eq!(refusal(label, "other", Act::Replace), other);
+    }
+}
