@@ -120,6 +120,7 @@ impl Lab {
             ("--credentials", "credentials"),
             ("--control", "control"),
             ("--state", "state"),
+            ("--secrets-dir", "copies"),
             ("--images", "images"),
             ("--containerd", "containerd.sock"),
             ("--containerd-state", "run"),
@@ -242,12 +243,23 @@ impl Lab {
         }
     }
 
+    /// A connection to containerd.
+    pub fn containerd(&self) -> stack::containerd::Containerd {
+        let runtime = stack::containerd::Runtime { binary: String::new(), shim_cgroup: String::new() };
+        let socket = self.folder.join("containerd.sock");
+        stack::containerd::Containerd::new(socket, "overlayfs".into(), runtime, self.folder.clone())
+    }
+
     /// Everything on the machine that an instance could have left behind.
     pub async fn leftovers(&self) -> Vec<String> {
         let mut found = Vec::new();
-        for folder in
-            ["netns", "fifo", "state/functions/openfaas-fn", "run/io.containerd.runtime.v2.task/openfaas-fn"]
-        {
+        for folder in [
+            "netns",
+            "fifo",
+            "copies",
+            "state/functions/openfaas-fn",
+            "run/io.containerd.runtime.v2.task/openfaas-fn",
+        ] {
             let entries = fs::read_dir(self.folder.join(folder)).into_iter().flatten().flatten();
             found.extend(entries.map(|entry| entry.path().display().to_string()));
         }
@@ -255,10 +267,7 @@ impl Lab {
         found.extend(
             links.filter_map(|e| e.file_name().into_string().ok()).filter(|name| name.starts_with("of0-")),
         );
-        let runtime = stack::containerd::Runtime { binary: String::new(), shim_cgroup: String::new() };
-        let socket = self.folder.join("containerd.sock");
-        let containerd =
-            stack::containerd::Containerd::new(socket, "overlayfs".into(), runtime, self.folder.clone());
+        let containerd = self.containerd();
         let containers = containerd.containers_of("openfaas-fn", None).await.unwrap();
         found.extend(containers.into_iter().map(|container| format!("container {}", container.id)));
         let snapshots = containerd.instance_snapshots("openfaas-fn").await.unwrap();

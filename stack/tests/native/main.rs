@@ -1,12 +1,17 @@
 //! The whole stack against a real containerd, as root, in network, mount and process namespaces of its own: nothing
 //! of the host is changed, and everything ends with the test.
 
+mod client;
 mod lab;
 mod layout;
 mod leftover;
+mod metadata;
 mod namespaces;
+mod provider;
 mod pull;
 mod registry;
+mod secrets;
+mod tenants;
 mod tokens;
 mod wire;
 
