@@ -2,6 +2,7 @@
 
 pub mod constraints;
 mod limits;
+mod seccomp;
 mod spec;
 mod user;
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::limits::Limits;
+use super::seccomp;
 use super::user::Identity;
 use crate::containerd::Process;
 use crate::desired::Document;
@@ -155,6 +156,7 @@ fn linux(limits: Limits, paths: &Paths) -> Value {
     let mut linux = json!({
         "maskedPaths": MASKED,
         "readonlyPaths": READ_ONLY,
+        "seccomp": seccomp::filter(),
         "sysctl": {
             "net.ipv4.ip_unprivileged_port_start": "0",
             "net.ipv4.ping_group_range": "0 2147483647",
