@@ -25,9 +25,11 @@ const KILL_PATIENCE: Duration = Duration::from_secs(30);
 pub enum Task {
     /// There is none.
     None,
+    /// It is there and has not begun.
+    Created,
     /// It runs, or is frozen.
     Alive,
-    /// It ended, or was never started.
+    /// It ended.
     Stopped,
 }
 
@@ -36,7 +38,8 @@ pub enum Task {
 fn read(status: i32) -> Option<Task> {
     match Status::try_from(status).ok()? {
         Status::Running | Status::Paused | Status::Pausing => Some(Task::Alive),
-        Status::Created | Status::Stopped => Some(Task::Stopped),
+        Status::Created => Some(Task::Created),
+        Status::Stopped => Some(Task::Stopped),
         Status::Unknown => None,
     }
 }
@@ -59,8 +62,8 @@ impl Containerd {
         }
     }
 
-    /// Creates and starts a container's process. Both streams go to FIFOs (containerd takes both or neither).
-    pub async fn start_task(
+    /// Creates a container's process, which waits to be begun. Both streams go to FIFOs (containerd takes both or neither).
+    pub async fn create_task(
         &self,
         namespace: &str,
         id: &str,
@@ -76,7 +79,13 @@ impl Containerd {
             options: Some(self.runtime_options()),
             ..Default::default()
         };
-        call(format!("create task {id}"), self.tasks().create(request(namespace, None, create))).await?;
+        call(format!("create task {id}"), self.tasks().create(request(namespace, None, create)))
+            .await
+            .map(drop)
+    }
+
+    /// Lets a container's process begin.
+    pub async fn begin_task(&self, namespace: &str, id: &str) -> Result<()> {
         let start = StartRequest { container_id: id.to_owned(), ..Default::default() };
         call(format!("start task {id}"), self.tasks().start(request(namespace, None, start))).await.map(drop)
     }
@@ -134,7 +143,7 @@ mod tests {
     fn a_process_that_nobody_knows_of_is_not_stopped() {
         assert_eq!(read(Status::Running.into()), Some(Task::Alive));
         assert_eq!(read(Status::Pausing.into()), Some(Task::Alive));
-        assert_eq!(read(Status::Created.into()), Some(Task::Stopped));
+        assert_eq!(read(Status::Created.into()), Some(Task::Created));
         assert_eq!(read(Status::Stopped.into()), Some(Task::Stopped));
         assert_eq!(read(Status::Unknown.into()), None);
         assert_eq!(read(99), None);

@@ -24,12 +24,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use provisioning::{Config, Registries};
+use provisioning::{Config, Provider, Registries};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use options::Options;
-use provisioning::{Config, Provider};
 
 use crate::containerd::{Containerd, Layout, Runtime};
 use crate::desired::{self, Document, Namespaces, Store, Unreadable};
@@ -199,6 +198,7 @@ fn world(options: &Options, store: Store, registries: Registries) -> Result<Worl
         containerd_state: options.containerd_state.clone(),
         ready_timeout: options.ready_timeout,
         grace: options.grace,
+        prepared: options.prepared,
     };
     let (namespaces, unreadable) = Namespaces::load(&options.state)?;
     tell(unreadable);

@@ -94,6 +94,9 @@ pub struct Options {
     /// Longest time until a function has ended after SIGTERM
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     pub grace: Duration,
+    /// Functions at most that have an instance prepared for the next call while they are scaled to none
+    #[arg(long, value_name = "NUMBER", default_value_t = 16)]
+    pub prepared: usize,
     /// Longest time for calls to end when the gateway is stopped
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     pub drain: Duration,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -79,29 +80,17 @@ impl Gateway {
         stamp: &Stamp,
     ) -> Response<Body> {
         let found = Key::from_path(name).and_then(|key| self.functions.get(&key));
-        let Some((function, document)) =
-            found.and_then(|function| Some((function.clone(), function.document()?)))
-        else {
+        let Some(function) = found.filter(|function| function.document().is_some()) else {
             return not_found(name);
         };
         let deadline = Instant::now() + self.proxy.limit;
-        if document.replicas == 0 && matches!(function.state(), State::Idle) {
-            function.wake();
-        }
-        let Some(running) = function.enter(self.proxy.limit).await else {
-            let message = format!("No endpoints available for: {}.", function.key.name);
-            return proxy_error(StatusCode::SERVICE_UNAVAILABLE, message);
-        };
         function.calls.fetch_add(1, Ordering::Relaxed);
 
         let upgrade = upgrade_of(&request);
         let request_type = request.headers().get(CONTENT_TYPE).cloned();
         let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
         let (mut parts, body) = request.into_parts();
-        parts.uri = match target(running.address(), rest, parts.uri.query()) {
-            Some(uri) => uri,
-            None => return text(StatusCode::BAD_REQUEST, "the path cannot be passed on"),
-        };
+        let query = parts.uri.query().map(str::to_owned);
         towards_function(&mut parts.headers, client, stamp);
         if let Some(protocol) = &upgrade {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -109,14 +98,39 @@ impl Gateway {
         }
         parts.extensions.clear();
         parts.version = hyper::Version::HTTP_11;
-        let body = body.map_err(BodyError::from).boxed();
-        let answer = timeout_at(deadline, self.proxy.client.request(Request::from_parts(parts, body))).await;
-        let mut response = match answer {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return unreachable(&function, &error),
-            Err(_) => {
-                tracing::warn!("{}: no answer in {} s", function.key, self.proxy.limit.as_secs());
-                return empty(StatusCode::BAD_GATEWAY);
+        let desk = Desk::new(body);
+        let (running, mut response) = loop {
+            if matches!(function.state(), State::Idle) && function.document().is_some_and(|d| d.replicas == 0) {
+                function.wake();
+            }
+            let Some(running) = function.enter(deadline - Instant::now()).await else {
+                let message = format!("No endpoints available for: {}.", function.key.name);
+                return proxy_error(StatusCode::SERVICE_UNAVAILABLE, message);
+            };
+            parts.uri = match target(running.address(), rest, query.as_deref()) {
+                Some(uri) => uri,
+                None => return text(StatusCode::BAD_REQUEST, "the path cannot be passed on"),
+            };
+            let Some(body) = desk.lend() else {
+                return proxy_error(StatusCode::INTERNAL_SERVER_ERROR, cannot_reach(&function));
+            };
+            let request = Request::from_parts(parts.clone(), body.map_err(BodyError::from).boxed());
+            match timeout_at(deadline, self.proxy.client.request(request)).await {
+                Ok(Ok(response)) => break (running, response),
+                // Nothing was sent: it is another instance's call now, or the next one's.
+                Ok(Err(error)) if error.is_connect() && desk.has() => {
+                    tracing::debug!("{}: {} takes no connections", function.key, running.address());
+                    function.refused(running.endpoint());
+                }
+                Ok(Err(error)) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::warn!("{}: {error}: {}", function.key, cause.unwrap_or_default());
+                    return proxy_error(StatusCode::INTERNAL_SERVER_ERROR, cannot_reach(&function));
+                }
+                Err(_) => {
+                    tracing::warn!("{}: no answer in {} s", function.key, self.proxy.limit.as_secs());
+                    return empty(StatusCode::BAD_GATEWAY);
+                }
             }
         };
         if let (StatusCode::SWITCHING_PROTOCOLS, Some(client_side)) = (response.status(), client_side) {
@@ -196,13 +210,70 @@ fn not_found(name: &str) -> Response<Body> {
     text(StatusCode::NOT_FOUND, message)
 }
 
-fn unreachable(function: &Function, error: &hyper_util::client::legacy::Error) -> Response<Body> {
-    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    tracing::warn!("{}: {error}: {cause}", function.key);
-    if error.is_connect() {
-        function.look_again();
+fn cannot_reach(function: &Function) -> String {
+    format!("Can't reach service for: {}.", function.key.name)
+}
+
+/// Where a call's body lies until an instance begins to read it. What was lent and not read comes back.
+#[derive(Clone)]
+struct Desk(Arc<Mutex<Option<Incoming>>>);
+
+impl Desk {
+    fn new(body: Incoming) -> Self {
+        Self(Arc::new(Mutex::new(Some(body))))
     }
-    proxy_error(StatusCode::INTERNAL_SERVER_ERROR, format!("Can't reach service for: {}.", function.key.name))
+
+    fn place(&self) -> MutexGuard<'_, Option<Incoming>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has(&self) -> bool {
+        self.place().is_some()
+    }
+
+    fn lend(&self) -> Option<Lent> {
+        let body = self.place().take()?;
+        Some(Lent { body: Some(body), desk: Some(self.clone()) })
+    }
+}
+
+struct Lent {
+    /// There until it is dropped.
+    body: Option<Incoming>,
+    /// There until it is read.
+    desk: Option<Desk>,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(desk) = self.desk.take() {
+            *desk.place() = self.body.take();
+        }
+    }
+}
+
+impl hyper::body::Body for Lent {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.desk = None;
+        match &mut self.body {
+            Some(body) => Pin::new(body).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(hyper::body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map(hyper::body::Body::size_hint).unwrap_or_default()
+    }
 }
 
 /// Carries the bytes of both directions until either side has enough.

@@ -13,6 +13,7 @@ use super::reply::{Refusal, empty, json, refuse};
 use super::router::Act;
 use super::system::{Answer, bad_request, named, namespace_not_valid, or_query, parameter, read};
 use super::wire::nullable;
+use crate::base64;
 use crate::desired::{LARGEST_SECRET_BYTES, SecretName, on_disk};
 use crate::error::Error;
 

@@ -18,7 +18,7 @@ use crate::containerd::normalise;
 use crate::desired::Document;
 use crate::error::Error;
 use crate::key::Key;
-use crate::reconcile::{Function, Refused, State};
+use crate::reconcile::{Function, Probes, Refused, Scale};
 use crate::runtime::{Limits, constraints};
 
 /// Largest document that the API takes: annotations may be long, and somebody with the password is not the enemy.
@@ -122,7 +122,7 @@ impl Gateway {
         }
     }
 
-    /// Lets a function run or rest; more than one instance is one.
+    /// Sets how many instances of a function run, within what its labels allow.
     pub async fn scale(&self, request: Request<Incoming>, name: &str) -> Answer {
         let query = request.uri().query().map(str::to_owned);
         let bytes = read(request).await.map_err(|_| bad_request("Error reading request body"))?;
@@ -165,6 +165,8 @@ impl Gateway {
         Limits::parse(document.limits.as_ref()).map_err(|error| bad_request(format!("limits: {error}")))?;
         Limits::parse(document.requests.as_ref())
             .map_err(|error| bad_request(format!("requests: {error}")))?;
+        Scale::parse(&document.labels).map_err(bad_request)?;
+        Probes::parse(&document.annotations).map_err(bad_request)?;
         let odd = |(name, value): (&String, &String)| {
             name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
         };
@@ -210,8 +212,7 @@ fn not_pulled(image: &str, reason: &str, replace: bool) -> Refusal {
 
 fn status(function: &Function) -> Option<Status> {
     let document = function.document()?;
-    let available = matches!(function.state(), State::Ready(_));
-    Some(Status::new(&document, available, function.calls.load(Ordering::Relaxed)))
+    Some(Status::new(&document, function.available(), function.calls.load(Ordering::Relaxed)))
 }
 
 /// What a task of our own gave; where it panicked, so do we.

@@ -136,7 +136,7 @@ fn is_zero(number: &u64) -> bool {
 
 impl Status {
     /// Shows a document, how many of its instances answer, and how often it was called.
-    pub fn new(document: &Document, available: bool, calls: u64) -> Self {
+    pub fn new(document: &Document, available: usize, calls: u64) -> Self {
         let document = document.clone();
         let mut labels = document.labels;
         labels.entry(NAME_LABEL.to_owned()).or_insert_with(|| document.name.clone());
@@ -155,7 +155,7 @@ impl Status {
             read_only_root_filesystem: document.read_only_root_filesystem,
             invocation_count: calls,
             replicas: document.replicas,
-            available_replicas: available.into(),
+            available_replicas: available as u64,
             created_at: timestamp::rfc3339(document.created_at),
         }
     }
@@ -229,14 +229,14 @@ mod tests {
     fn what_is_shown() {
         let mut document = Document::new(&Key::new("f", "").unwrap(), "f:1");
         document.created_at = 0;
-        let shown = serde_json::to_value(Status::new(&document, false, 0)).unwrap();
+        let shown = serde_json::to_value(Status::new(&document, 0, 0)).unwrap();
         assert_eq!(
             shown,
             json!({"name": "f", "image": "f:1", "namespace": "openfaas-fn", "labels": {"faas_function": "f"},
                    "annotations": {}, "replicas": 1, "createdAt": "1970-01-01T00:00:00Z"})
         );
         document.environment.insert("a".into(), "b=c=d".into());
-        let shown = serde_json::to_value(Status::new(&document, true, 3)).unwrap();
+        let shown = serde_json::to_value(Status::new(&document, 1, 3)).unwrap();
         assert_eq!(shown["availableReplicas"], 1);
         assert_eq!(shown["invocationCount"], 3);
         assert_eq!(shown["envVars"]["a"], "b=c=d");

@@ -1,41 +1,51 @@
-//! The one place that changes a function's containers.
+//! The one place that changes a function's containers: what is, and how it comes to be what should be. What it is told
+//! is in `orders`, what it keeps while nothing should run in `rest`.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
 use super::backoff::Backoff;
 use super::command::Command;
 use super::endpoint::Endpoint;
-use super::functions::{Function, Functions, Refused, State};
+use super::functions::{Function, Functions};
 use super::instance::{Instance, PORT};
 use super::pen::Pen;
+use super::probe::{Probes, follow};
 use super::removal::Removals;
+use super::rest::Resting;
 use super::serving::Serving;
 use super::watcher::watch;
-use super::{World, cause, pause, ready};
-use crate::containerd::{Image, Supply, Task};
+use super::{World, cause, group, pause, ready};
+use crate::containerd::{Image, Task};
 use crate::desired::Document;
 use crate::error::{Error, Result};
 
 /// A function's actor.
 pub struct Actor {
-    world: Arc<World>,
-    functions: Arc<Functions>,
-    function: Arc<Function>,
-    document: Option<Document>,
+    pub(super) world: Arc<World>,
+    pub(super) functions: Arc<Functions>,
+    pub(super) function: Arc<Function>,
+    pub(super) document: Option<Document>,
     mail: mpsc::UnboundedReceiver<Command>,
-    serving: Option<Serving>,
+    /// Instances that calls are let into.
+    pub(super) serving: Vec<Serving>,
+    /// What the next call finds at hand while the function is scaled to none.
+    pub(super) resting: Option<Resting>,
     /// Instances on their way out.
-    removals: Removals,
-    backoff: Backoff,
+    pub(super) removals: Removals,
+    /// How the processes ended of which nothing was made yet.
+    pub(super) ends: HashMap<String, Option<u32>>,
+    pub(super) backoff: Backoff,
     /// No start before that moment.
-    not_before: Option<Instant>,
+    pub(super) not_before: Option<Instant>,
     /// Looks at containerd that failed in a row.
     blind: u32,
-    pen: Pen,
+    pub(super) pen: Pen,
 }
 
 impl Actor {
@@ -47,16 +57,17 @@ impl Actor {
         document: Option<Document>,
         mail: mpsc::UnboundedReceiver<Command>,
     ) -> Self {
-        let backoff = Backoff::default();
         Self {
             world,
             functions,
             function,
             document,
             mail,
-            serving: None,
+            serving: Vec::new(),
+            resting: None,
             removals: Removals::default(),
-            backoff,
+            ends: HashMap::new(),
+            backoff: Backoff::default(),
             not_before: None,
             blind: 0,
             pen: Pen::default(),
@@ -98,8 +109,10 @@ impl Actor {
 
     /// Takes the notice of a function back that has been well for a while. Returns when that will be.
     fn forgive(&self) -> Option<Duration> {
-        let serving = self.serving.as_ref().filter(|_| self.functions.notices.has(&self.function.key))?;
-        let left = serving.until_well();
+        if self.serving.is_empty() || !self.functions.notices.has(&self.function.key) {
+            return None;
+        }
+        let left = self.serving.iter().filter_map(Serving::until_well).max();
         if left.is_none() {
             self.functions.notices.clear(&self.function.key);
         }
@@ -120,64 +133,176 @@ impl Actor {
             }
         };
         self.blind = 0;
-        let wanted = self.document.clone().filter(Document::wants_instance);
-        let digest = wanted.as_ref().map(Document::digest);
-        let good = |i: &&Instance| {
-            i.task == Task::Alive && Some(&i.digest) == digest.as_ref() && !self.removals.has(&i.id)
-        };
-        let found = instances.iter().find(good).cloned();
-        if self.serving.as_ref().is_some_and(|s| found.as_ref().is_none_or(|found| found.id != s.instance.id))
-        {
-            let ended = self.serving.take();
-            if let (Some(ended), Some(_)) = (ended, &wanted) {
-                let delay = self.backoff.ended(ended.since);
-                let cause = cause::of(&self.world.settings.cgroup_root, &ended.instance);
-                tracing::warn!("{}: {cause}, start again in {} ms", self.function.key, delay.as_millis());
-                self.functions.notices.set(&self.function.key, cause);
-                self.hold(delay, cause);
-            }
-        }
-        let current = match (wanted, found) {
-            (None, _) => {
-                self.functions.notices.clear(&self.function.key);
-                self.function.rest();
+        self.bury(&instances);
+        let again = match self.document.clone() {
+            Some(document) if document.wants_instance() => self.keep_running(&document, &instances).await,
+            Some(document) if !document.deleted => self.keep_resting(&document, &instances).await,
+            _ => {
+                self.let_go();
                 None
             }
-            (Some(_), Some(found)) if self.serving.is_some() => Some(found),
-            (Some(_), Some(found)) => {
-                let outcome = self.until_ready(&found).await.map(|address| (found, address));
-                self.settle(outcome)
-            }
-            (Some(document), None) => {
-                if let Some(wait) = self.held() {
-                    return self.clear(&instances, None).or(Some(wait));
-                }
-                self.function.set_state(State::Starting);
-                let outcome = match self.world.image(&document).await {
-                    Ok(image) => self.bring_up(&document, &instances, &image).await,
-                    Err(error) => Err(error),
-                };
-                self.settle(outcome)
-            }
         };
-        let wanted = self.document.as_ref().is_some_and(Document::wants_instance);
-        let retry = (wanted && current.is_none()).then(|| self.held().unwrap_or_default());
-        self.clear(&instances, current.as_ref()).or(retry)
+        self.clear(&instances).or(again)
     }
 
-    /// Starts an instance beside those there are, and returns when it is ready; nobody is let in yet.
-    async fn bring_up(
-        &mut self,
+    /// Those of the instances that a document asks for, in a state, and not on their way out.
+    pub(super) fn good<'a>(
+        &'a self,
+        instances: &'a [Instance],
+        document: &Document,
+        task: Task,
+    ) -> impl Iterator<Item = &'a Instance> {
+        let digest = document.digest();
+        instances.iter().filter(move |i| i.task == task && i.digest == digest && !self.removals.has(&i.id))
+    }
+
+    /// Takes note of instances that served, or were to, and whose processes have ended.
+    fn bury(&mut self, instances: &[Instance]) {
+        let is = |id: &str, task: &[Task]| instances.iter().any(|i| i.id == id && task.contains(&i.task));
+        if self.resting.as_ref().is_some_and(|r| !is(&r.instance.id, &[Task::Created, Task::Alive])) {
+            self.resting = None;
+        }
+        let (serving, ended): (Vec<_>, Vec<_>) =
+            self.serving.drain(..).partition(|serving| is(&serving.instance.id, &[Task::Alive]));
+        self.serving = serving;
+        let wanted = self.document.as_ref().is_some_and(Document::wants_instance);
+        for ended in ended {
+            self.function.left(&ended.endpoint);
+            if wanted {
+                let status = self.ends.remove(&ended.instance.id).flatten();
+                let cause = cause::of(&self.world.settings.cgroup_root, &ended.instance, status);
+                self.replace(&ended, &cause);
+            }
+        }
+        self.ends.clear();
+    }
+
+    /// An instance is lost: another one takes its place, at once or a while later.
+    pub(super) fn replace(&mut self, lost: &Serving, cause: &str) {
+        let delay = self.backoff.ended(lost.since);
+        tracing::warn!("{}: {cause}, start again in {} ms", self.function.key, delay.as_millis());
+        self.functions.notices.set(&self.function.key, cause);
+        self.not_before = Some(Instant::now() + delay);
+        if delay.is_zero() {
+            self.function.starting();
+        } else {
+            self.function.failed(cause);
+        }
+    }
+
+    /// Lets as many instances run as the document wants, of those that there are and new ones.
+    async fn keep_running(&mut self, document: &Document, instances: &[Instance]) -> Option<Duration> {
+        let wanted = usize::try_from(document.replicas).unwrap_or(usize::MAX);
+        let known = |actor: &Self, id: &str| {
+            actor.serving.iter().any(|serving| serving.instance.id == id)
+                || actor.resting.as_ref().is_some_and(|resting| resting.instance.id == id)
+        };
+        // A former life's.
+        let found: Vec<_> = self.good(instances, document, Task::Alive).cloned().collect();
+        let found: Vec<_> = found.into_iter().filter(|found| !known(self, &found.id)).collect();
+        if !found.is_empty() {
+            let adopted = join_all(found.into_iter().map(|instance| self.adopt(instance, document))).await;
+            self.settle(adopted);
+        }
+        self.shrink(wanted);
+        if self.serving.len() < wanted {
+            if let Some(wait) = self.held() {
+                return Some(wait);
+            }
+            self.function.starting();
+            if self.resting.is_some() {
+                self.rouse(document).await;
+            } else {
+                // What was prepared in a former life.
+                let prepared = self.good(instances, document, Task::Created);
+                let prepared: Vec<_> = prepared.take(wanted - self.serving.len()).cloned().collect();
+                let begun = prepared.into_iter().map(|instance| self.begin(instance, document));
+                let begun = join_all(begun).await;
+                self.settle(begun);
+            }
+            let missing = wanted - self.serving.len();
+            if missing > 0 {
+                let started = match self.world.image(document).await {
+                    Ok(image) => self.bring_up(document, instances, &image, missing).await,
+                    Err(error) => vec![Err(error)],
+                };
+                self.settle(started);
+            }
+        }
+        (self.serving.len() < wanted).then(|| self.held().unwrap_or_default())
+    }
+
+    /// Waits until an instance of a former life answers.
+    async fn adopt(&self, instance: Instance, document: &Document) -> Result<(Instance, SocketAddr)> {
+        if let Some(folder) = self.group(&instance) {
+            group::thaw(&folder)?;
+        }
+        let address = self.until_ready(&instance, document).await?;
+        Ok((instance, address))
+    }
+
+    /// Takes those out of service that are too many: the idlest.
+    fn shrink(&mut self, wanted: usize) {
+        let surplus = self.serving.len().saturating_sub(wanted);
+        self.serving.sort_by_key(|serving| (serving.endpoint.calls(), serving.instance.replica));
+        for serving in self.serving.drain(..surplus).collect::<Vec<_>>() {
+            self.leave(serving);
+        }
+    }
+
+    /// Lets nobody into an instance any more, and remembers that it may still have calls.
+    pub(super) fn leave(&mut self, serving: Serving) {
+        self.function.left(&serving.endpoint);
+        self.removals.let_end(&serving.instance.id, serving.endpoint.clone());
+    }
+
+    /// Keeps nothing: `clear` removes what there is.
+    pub(super) fn let_go(&mut self) {
+        self.functions.notices.clear(&self.function.key);
+        self.function.rest();
+        self.give_up_rest();
+        for serving in std::mem::take(&mut self.serving) {
+            self.leave(serving);
+        }
+    }
+
+    /// Starts so many instances beside those there are; gives those that are ready. Nobody is let in yet.
+    pub(super) async fn bring_up(
+        &self,
         document: &Document,
         others: &[Instance],
         image: &Image,
+        count: usize,
+    ) -> Vec<Result<(Instance, SocketAddr)>> {
+        let new = self.free(others).take(count);
+        join_all(new.map(|replica| async move {
+            let instance = self.world.prepare(&self.function.key, document, replica, image).await?;
+            self.begin(instance, document).await
+        }))
+        .await
+    }
+
+    /// Numbers that no instance has, whatever its state.
+    pub(super) fn free<'a>(&'a self, others: &'a [Instance]) -> impl Iterator<Item = u32> + 'a {
+        let taken = move |replica: &u32| {
+            let own = self.serving.iter().map(|serving| &serving.instance);
+            own.chain(others).any(|other| other.replica == *replica)
+        };
+        (0..).filter(move |replica| !taken(replica) && self.world.is_free(&self.function.key, *replica))
+    }
+
+    /// Begins a prepared instance, and returns when it is ready. On failure nothing of it stays.
+    pub(super) async fn begin(
+        &self,
+        instance: Instance,
+        document: &Document,
     ) -> Result<(Instance, SocketAddr)> {
-        let taken = |replica: &u32| others.iter().any(|other| other.replica == *replica);
-        let free = |replica: &u32| !taken(replica) && self.world.is_free(&self.function.key, *replica);
-        let replica = (0..).find(free).unwrap_or_default();
-        let instance = self.world.start(&self.function.key, document, replica, image).await?;
-        match self.until_ready(&instance).await {
-            Ok(address) => Ok((instance, address)),
+        let ready = match self.world.begin(&instance).await {
+            Ok(()) => self.until_ready(&instance, document).await,
+            Err(error) => Err(error),
+        };
+        match ready {
+            Ok(address) => Ok((Instance { task: Task::Alive, ..instance }, address)),
             Err(error) => {
                 self.discard(&instance).await;
                 Err(error)
@@ -186,228 +311,91 @@ impl Actor {
     }
 
     /// Removes an instance that nobody was let into. What does not go now is found at the next look.
-    async fn discard(&self, instance: &Instance) {
+    pub(super) async fn discard(&self, instance: &Instance) {
         if let Err(error) = self.world.remove(instance, Duration::ZERO).await {
             tracing::warn!("removing {}: {error}", instance.name());
         }
     }
 
     /// Waits until an instance is ready.
-    async fn until_ready(&self, instance: &Instance) -> Result<SocketAddr> {
-        let ip = instance.address.ok_or_else(|| Error::Invalid {
-            what: format!("container {}", instance.id),
-            reason: "has no address".into(),
-        })?;
-        let address = (ip, PORT).into();
+    async fn until_ready(&self, instance: &Instance, document: &Document) -> Result<SocketAddr> {
+        let address = address(instance)?;
         let (namespace, id) = (instance.key.namespace.as_str(), instance.id.as_str());
+        let (patience, probe) = (self.world.settings.ready_timeout, Probes::of(&document.annotations).ready);
+        let ready = async {
+            tokio::time::sleep(probe.as_ref().map_or(Duration::ZERO, |probe| probe.delay)).await;
+            ready::wait(address, probe.as_ref().and_then(|probe| probe.path.as_deref()), patience).await
+        };
         tokio::select! {
-            ready = ready::wait(address, self.world.settings.ready_timeout) => ready.map(|()| address),
+            ready = ready => ready.map(|()| address),
             ended = self.world.containerd.wait_task(namespace, id) => Err(Error::Exited { status: ended? }),
         }
     }
 
-    /// Lets the calls into an instance, and watches its process.
-    fn let_in(&mut self, instance: Instance, address: SocketAddr) {
-        let endpoint = Arc::new(Endpoint::new(address));
-        self.not_before = None;
-        // Before the watcher: an end that comes at once must not be overwritten.
-        self.function.set_state(State::Ready(endpoint.clone()));
-        let watching = watch(self.world.clone(), self.function.clone(), instance.clone(), endpoint.clone());
-        let watcher = tokio::spawn(watching).abort_handle();
-        self.serving = Some(Serving { instance, endpoint, since: Instant::now(), watcher });
-    }
-
     /// Lets the calls into what came up, or holds the next start back.
-    fn settle(&mut self, outcome: Result<(Instance, SocketAddr)>) -> Option<Instance> {
-        match outcome {
-            Ok((instance, address)) => {
-                self.let_in(instance.clone(), address);
-                Some(instance)
+    fn settle(&mut self, outcomes: Vec<Result<(Instance, SocketAddr)>>) {
+        let mut failure = None;
+        for outcome in outcomes {
+            match outcome {
+                Ok((instance, address)) => {
+                    let endpoint = Arc::new(Endpoint::new(address));
+                    self.function.let_in(endpoint.clone());
+                    self.serve(instance, endpoint);
+                }
+                Err(error) => failure = Some(error.to_string()),
             }
-            Err(error) => {
+        }
+        match failure {
+            Some(reason) => {
                 let delay = self.backoff.failed();
                 self.not_before = Some(Instant::now() + delay);
-                self.functions.notices.set(&self.function.key, &error.to_string());
-                self.function.set_state(State::Failed(error.to_string()));
-                None
+                self.functions.notices.set(&self.function.key, &reason);
+                self.function.failed(&reason);
             }
+            None => self.not_before = None,
         }
     }
 
-    fn hold(&mut self, delay: Duration, reason: &str) {
-        self.not_before = Some(Instant::now() + delay);
-        self.function.set_state(if delay.is_zero() {
-            State::Starting
-        } else {
-            State::Failed(reason.to_owned())
-        });
+    /// Watches the process of an instance that calls are let into. To be called after they are: an end that comes at once
+    /// must not be overwritten.
+    pub(super) fn serve(&mut self, instance: Instance, endpoint: Arc<Endpoint>) {
+        let watching = watch(self.world.clone(), self.function.clone(), instance.clone(), endpoint.clone());
+        let mut watchers = vec![tokio::spawn(watching).abort_handle()];
+        let probes = self.document.as_ref().map(|d| Probes::of(&d.annotations)).unwrap_or_default();
+        if probes != Probes::default() {
+            let following = follow(probes, self.function.clone(), instance.id.clone(), endpoint.clone());
+            watchers.push(tokio::spawn(following).abort_handle());
+        }
+        self.serving.push(Serving { instance, endpoint, since: Instant::now(), watchers });
     }
 
-    fn held(&self) -> Option<Duration> {
+    pub(super) fn held(&self) -> Option<Duration> {
         self.not_before
             .map(|moment| moment.saturating_duration_since(Instant::now()))
             .filter(|left| !left.is_zero())
     }
 
-    /// Begins to remove all instances but one. Returns when to try again, if something could not be removed.
-    fn clear(&mut self, instances: &[Instance], keep: Option<&Instance>) -> Option<Duration> {
+    /// Begins to remove all instances but those that serve or rest. Returns when to try again, if something could not be
+    /// removed.
+    pub(super) fn clear(&mut self, instances: &[Instance]) -> Option<Duration> {
         let grace = self.world.grace(self.document.as_ref());
-        let others = instances.iter().filter(|instance| keep.is_none_or(|keep| keep.id != instance.id));
+        let kept: Vec<_> = self.serving.iter().map(|serving| &serving.instance.id).collect();
+        let rests = self.resting.as_ref().map(|resting| &resting.instance.id);
+        let others = instances.iter().filter(|i| !kept.contains(&&i.id) && rests != Some(&i.id));
         self.removals.begin(&self.world, &self.function, others, grace)
     }
 
-    async fn obey(&mut self, command: Command) {
-        match command {
-            Command::Look | Command::Removed => {}
-            Command::Ended { id } => tracing::debug!("{}: task {id} ended", self.function.key),
-            Command::Deploy { document, supply, replace, reply } => {
-                let outcome = self.deploy(*document, &supply, replace).await;
-                self.world.containerd.let_go(*supply).await;
-                let _ = reply.send(outcome);
-            }
-            Command::Scale { replicas, reply } => {
-                let outcome = self.scale(replicas).await;
-                let _ = reply.send(outcome);
-            }
-            Command::Wake => self.wake(),
-            Command::Delete { reply } => {
-                let outcome = self.delete().await;
-                let _ = reply.send(outcome);
-            }
-        }
-    }
-
-    /// Starts the new instance beside the old one; only when it is ready is the document written and the old one left
-    /// to its last calls. Whatever fails before that changes nothing.
-    async fn deploy(
-        &mut self,
-        mut document: Document,
-        supply: &Supply,
-        replace: bool,
-    ) -> Result<(), Refused> {
-        let old = self.document.as_ref();
-        match (replace, old.is_some_and(|old| !old.deleted)) {
-            (false, true) => return Err(Refused::Exists),
-            (true, false) => return Err(Refused::Absent),
-            _ => {}
-        }
-        document.revision = old.map_or(1, |old| old.revision + 1);
-        document.declared = old.and_then(|old| old.declared.clone());
-        let others = self.world.instances(&self.function.key).await?;
-        if self.serving.is_none() {
-            self.function.set_state(State::Starting);
-        }
-        let (instance, address) = match self.bring_up(&document, &others, &supply.image).await {
-            Ok(up) => up,
-            Err(error) => {
-                self.go_back();
-                return Err(error.into());
-            }
-        };
-        // The image's name before the document: what the document names must be what was tried.
-        let kept = self.world.containerd.keep(supply).await;
-        let saved = match kept {
-            Ok(()) => self.save(document).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = saved {
-            // The disk refuses the document: the old one stays what should be, and what runs.
-            self.discard(&instance).await;
-            self.go_back();
-            return Err(error.into());
-        }
-        self.backoff.reset();
-        let previous = self.serving.take();
-        self.functions.notices.clear(&self.function.key);
-        self.let_in(instance, address);
-        // `converge` removes the old one as soon as its calls have ended.
-        if let Some(previous) = previous {
-            self.removals.let_end(&previous.instance.id, previous.endpoint.clone());
-        }
-        Ok(())
-    }
-
-    /// After a deployment that came to nothing: what serves was not touched.
-    fn go_back(&self) {
-        if self.serving.is_none() {
-            let wanted = old_wants(self.document.as_ref());
-            self.function.set_state(if wanted { State::Starting } else { State::Idle });
-        }
-    }
-
-    /// Lets it run again because of a call, which does not wait for the disk: the document is written while the instance
-    /// starts. Where that fails it runs all the same, and rests again after the machine's next start.
-    fn wake(&mut self) {
-        let Some(document) = self.document.clone().filter(|document| !document.deleted) else {
-            // The call must not wait for what will not come.
-            self.function.set_state(State::Idle);
-            return;
-        };
-        if document.replicas > 0 {
-            return;
-        }
-        self.backoff.reset();
-        self.not_before = None;
-        let document = Document { replicas: 1, ..document };
-        self.pen.write_behind(&self.world.store, &self.function.key, &document);
-        self.function.set_document(Some(document.clone()));
-        self.document = Some(document);
-    }
-
-    async fn scale(&mut self, replicas: u64) -> Result<(), Refused> {
-        let Some(document) = self.document.clone().filter(|document| !document.deleted) else {
-            return Err(Refused::Absent);
-        };
-        let replicas = replicas.min(1);
-        if document.replicas == replicas {
-            return Ok(());
-        }
-        self.backoff.reset();
-        self.not_before = None;
-        self.save(Document { replicas, ..document }).await?;
-        if replicas == 0 {
-            self.clear_all().await?;
-        }
-        Ok(())
-    }
-
-    async fn delete(&mut self) -> Result<(), Refused> {
-        let Some(document) = self.document.clone().filter(|document| !document.deleted) else {
-            return Err(Refused::Absent);
-        };
-        // Where containerd is away nothing is changed, so that the same request can be made again.
-        self.world.instances(&self.function.key).await?;
-        if document.declared.is_some() {
-            // Remembered as deleted, or the configuration would bring it back at the next start.
-            self.save(Document { deleted: true, ..document }).await?;
-        } else {
-            self.pen.remove(&self.world.store, &self.function.key).await?;
-            self.document = None;
-            self.function.set_document(None);
-        }
-        Ok(self.clear_all().await?)
-    }
-
-    /// Lets nobody in any more, and returns when nothing is left. What could not be removed is the error, and is tried
-    /// again by `converge`: the caller's wish is on disk.
-    async fn clear_all(&mut self) -> Result<()> {
-        self.function.set_state(State::Idle);
-        if let Some(serving) = self.serving.take() {
-            self.removals.let_end(&serving.instance.id, serving.endpoint.clone());
-        }
-        let instances = self.world.instances(&self.function.key).await?;
-        self.clear(&instances, None);
-        self.removals.finish().await
-    }
-
-    async fn save(&mut self, document: Document) -> Result<()> {
-        self.pen.write(&self.world.store, &self.function.key, &document).await?;
-        self.function.set_document(Some(document.clone()));
-        self.document = Some(document);
-        Ok(())
+    /// An instance's control group, where there are any.
+    pub(super) fn group(&self, instance: &Instance) -> Option<std::path::PathBuf> {
+        group::folder(&self.world.settings.cgroup_root, &instance.key, instance.replica)
     }
 }
 
-fn old_wants(document: Option<&Document>) -> bool {
-    document.is_some_and(Document::wants_instance)
+/// Where an instance will answer.
+pub fn address(instance: &Instance) -> Result<SocketAddr> {
+    let ip = instance.address.ok_or_else(|| Error::Invalid {
+        what: format!("container {}", instance.id),
+        reason: "has no address".into(),
+    })?;
+    Ok((ip, PORT).into())
 }

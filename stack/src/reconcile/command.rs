@@ -14,6 +14,15 @@ pub enum Command {
     Ended {
         /// Its container.
         id: String,
+        /// Its status, where containerd told; a signal is 128 and more.
+        status: Option<u32>,
+    },
+    /// An instance's process runs, and is not well.
+    Unwell {
+        /// Its container.
+        id: String,
+        /// What it said.
+        reason: String,
     },
     /// An instance was removed, or could not be.
     Removed,
@@ -30,7 +39,7 @@ pub enum Command {
     },
     /// A call came for a function that rests.
     Wake,
-    /// Let so many instances run: 0 or 1.
+    /// Let so many instances run.
     Scale {
         /// How many.
         replicas: u64,

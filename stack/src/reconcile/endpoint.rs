@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -14,6 +14,7 @@ pub struct Endpoint {
     pub address: SocketAddr,
     calls: AtomicUsize,
     idle: Notify,
+    closed: AtomicBool,
 }
 
 /// A call that an instance has; dropped when it ends.
@@ -25,12 +26,32 @@ impl Running {
     pub fn address(&self) -> SocketAddr {
         self.0.address
     }
+
+    /// The same with what else is known about it.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.0
+    }
 }
 
 impl Endpoint {
     /// Without calls.
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, calls: AtomicUsize::new(0), idle: Notify::new() }
+        Self { address, calls: AtomicUsize::new(0), idle: Notify::new(), closed: AtomicBool::new(false) }
+    }
+
+    /// Nobody will be let in any more.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Whether that is so.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// How many calls it has.
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::Acquire)
     }
 
     /// Counts a call in.
@@ -41,16 +62,18 @@ impl Endpoint {
 
     /// Waits until no call is left, at most so long.
     pub async fn drained(&self, patience: Duration) {
-        let _ = tokio::time::timeout(patience, async {
-            loop {
-                let notified = self.idle.notified();
-                if self.calls.load(Ordering::Acquire) == 0 {
-                    return;
-                }
-                notified.await;
+        let _ = tokio::time::timeout(patience, self.idle()).await;
+    }
+
+    /// Waits until no call is left.
+    pub async fn idle(&self) {
+        loop {
+            let notified = self.idle.notified();
+            if self.calls() == 0 {
+                return;
             }
-        })
-        .await;
+            notified.await;
+        }
     }
 }
 

@@ -3,18 +3,26 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::World;
+use super::{World, pause};
 use super::actor::Actor;
 use super::command::Command;
 use super::endpoint::{Endpoint, Running};
 use super::notices::Notices;
+use super::pool::Pool;
 use crate::desired::Document;
 use crate::error::Error;
 use crate::key::Key;
+
+/// How long a connection to an instance may take.
+const CONNECT: Duration = Duration::from_secs(1);
+
+/// Calls do not wait longer for an instance whose process lives and takes no connections.
+const DEAF: Duration = Duration::from_secs(5);
 
 /// Whether a function answers.
 #[derive(Debug, Clone)]
@@ -23,8 +31,8 @@ pub enum State {
     Idle,
     /// It will answer soon.
     Starting,
-    /// It answers there.
-    Ready(Arc<Endpoint>),
+    /// It answers there; never empty.
+    Ready(Arc<Pool>),
     /// It could not be started and is tried again later.
     Failed(String),
 }
@@ -79,15 +87,23 @@ impl Function {
         match tokio::time::timeout(patience, settled).await {
             Ok(Ok(state)) => match &*state {
                 // Counted in while the state cannot change: whoever closes the way waits for this call too.
-                State::Ready(endpoint) => Some(endpoint.enter()),
+                State::Ready(pool) => pool.enter(),
                 _ => None,
             },
             _ => None,
         }
     }
 
-    /// Asks the actor to look again: a call could not be made.
-    pub fn look_again(&self) {
+    /// An instance took no connection: the calls wait, or go to others, until it does or its end is known.
+    pub fn refused(self: &Arc<Self>, endpoint: &Arc<Endpoint>) {
+        // Only who takes it away knocks.
+        if self.pause(endpoint) {
+            tokio::spawn(knock(self.clone(), endpoint.clone()));
+        }
+        self.look_again();
+    }
+
+    fn look_again(&self) {
         // A thousand calls that fail at once are one reason to look.
         if !self.asked.swap(true, Ordering::AcqRel) {
             let _ = self.mailbox.send(Command::Look);
@@ -114,15 +130,60 @@ impl Function {
         }
     }
 
-    /// The process behind an endpoint has ended: calls wait from now on, whatever the actor is busy with.
+    /// How many of its instances answer.
+    pub fn available(&self) -> usize {
+        match &*self.state.borrow() {
+            State::Ready(pool) => pool.len(),
+            _ => 0,
+        }
+    }
+
+    /// Nobody is let into an instance any more: its process has ended, or is to. Calls wait where it was the last one,
+    /// whatever the actor is busy with.
     pub(super) fn left(&self, endpoint: &Arc<Endpoint>) {
+        self.without(endpoint, true);
+    }
+
+    /// Nobody is let into an instance until it says that it is ready again. Gives whether anybody was until now.
+    pub(super) fn pause(&self, endpoint: &Arc<Endpoint>) -> bool {
+        self.without(endpoint, false)
+    }
+
+    fn without(&self, endpoint: &Arc<Endpoint>, for_good: bool) -> bool {
         self.state.send_if_modified(|state| {
-            let serving = matches!(state, State::Ready(serving) if Arc::ptr_eq(serving, endpoint));
-            if serving {
-                *state = State::Starting;
+            if for_good {
+                // While the state cannot change: who would let it in again sees it.
+                endpoint.close();
             }
-            serving
+            let State::Ready(pool) = state else { return false };
+            let Some(others) = pool.without(endpoint) else { return false };
+            *state = if others.is_empty() { State::Starting } else { State::Ready(Arc::new(others)) };
+            true
+        })
+    }
+
+    /// Calls are let into one more instance, unless it was left for good.
+    pub(super) fn let_in(&self, endpoint: Arc<Endpoint>) {
+        self.state.send_if_modified(|state| {
+            let open = !endpoint.is_closed();
+            if open {
+                tracing::info!("{} is ready at {}", self.key, endpoint.address);
+                let pool = match state {
+                    State::Ready(pool) => pool.with(endpoint),
+                    _ => Pool::new(vec![endpoint]),
+                };
+                *state = State::Ready(Arc::new(pool));
+            }
+            open
         });
+    }
+
+    /// Calls go to these from now on, and to no other.
+    pub(super) fn switch(&self, endpoints: Vec<Arc<Endpoint>>) {
+        for endpoint in &endpoints {
+            tracing::info!("{} is ready at {}", self.key, endpoint.address);
+        }
+        self.state.send_replace(State::Ready(Arc::new(Pool::new(endpoints))));
     }
 
     /// Returns when the first look at it is over, well or not.
@@ -134,22 +195,46 @@ impl Function {
     pub(super) async fn answered(&self, patience: Duration) {
         // Each that waits listens for the state.
         self.state.closed().await;
-        if let State::Ready(endpoint) = self.state() {
-            endpoint.drained(patience).await;
+        if let State::Ready(pool) = self.state() {
+            for endpoint in pool.endpoints() {
+                endpoint.drained(patience).await;
+            }
         }
+    }
+
+    /// Whether the first look at it is over.
+    pub(super) fn was_attempted(&self) -> bool {
+        *self.attempted.borrow()
     }
 
     pub(super) fn set_attempted(&self) {
         self.attempted.send_replace(true);
     }
 
-    pub(super) fn set_state(&self, state: State) {
-        match &state {
-            State::Ready(endpoint) => tracing::info!("{} is ready at {}", self.key, endpoint.address),
-            State::Failed(reason) => tracing::warn!("{}: {reason}", self.key),
-            State::Idle | State::Starting => {}
-        }
-        self.state.send_replace(state);
+    /// An instance is on its way; calls wait for it where no other answers.
+    pub(super) fn starting(&self) {
+        self.unless_ready(State::Starting);
+    }
+
+    /// No instance could be started; calls are turned away where no other answers.
+    pub(super) fn failed(&self, reason: &str) {
+        tracing::warn!("{}: {reason}", self.key);
+        self.unless_ready(State::Failed(reason.to_owned()));
+    }
+
+    fn unless_ready(&self, state: State) {
+        self.state.send_if_modified(|now| {
+            let modified = !matches!(now, State::Ready(_));
+            if modified {
+                *now = state;
+            }
+            modified
+        });
+    }
+
+    /// Nobody is let in any more.
+    pub(super) fn close(&self) {
+        self.state.send_replace(State::Idle);
     }
 
     /// It should not run. A call may have woken it a moment ago: its wish is in the mailbox, and stands.
@@ -238,7 +323,7 @@ impl Functions {
         self.ask(key, |reply| Command::Delete { reply }).await
     }
 
-    /// Sets how many instances should run, 0 or 1.
+    /// Sets how many instances should run, within what its labels allow.
     pub async fn scale(self: &Arc<Self>, key: &Key, replicas: u64) -> Result<(), Refused> {
         self.ask(key, |reply| Command::Scale { replicas, reply }).await
     }
@@ -297,6 +382,24 @@ impl Functions {
     }
 }
 
+/// Waits until an instance takes connections again, or there is no reason to.
+async fn knock(function: Arc<Function>, endpoint: Arc<Endpoint>) {
+    let (mut attempt, mut told) = (0, false);
+    let began = Instant::now();
+    while !endpoint.is_closed() && function.document().is_some_and(|document| document.wants_instance()) {
+        let connect = TcpStream::connect(endpoint.address);
+        if matches!(tokio::time::timeout(CONNECT, connect).await, Ok(Ok(_))) {
+            return function.let_in(endpoint);
+        }
+        if began.elapsed() > DEAF && !told {
+            told = true;
+            function.failed(&format!("{} takes no connections", endpoint.address));
+        }
+        tokio::time::sleep(pause(attempt)).await;
+        attempt += 1;
+    }
+}
+
 fn gone(key: &Key) -> Refused {
     Refused::Failed(Error::Invalid { what: key.to_string(), reason: "is being shut down".into() })
 }
@@ -324,7 +427,7 @@ mod tests {
         let (function, _mail) = function();
         let function = Arc::new(function);
         function.answered(Duration::from_secs(5)).await;
-        function.set_state(State::Starting);
+        function.starting();
         let patience = Duration::from_secs(60);
         let call = tokio::spawn({
             let function = function.clone();
@@ -337,12 +440,38 @@ mod tests {
         });
         tokio::task::yield_now().await;
         assert!(!answered.is_finished());
-        function.set_state(State::Ready(Arc::new(Endpoint::new(([10, 62, 0, 2], 8080).into()))));
+        function.let_in(Arc::new(Endpoint::new(([10, 62, 0, 2], 8080).into())));
         let running = call.await.unwrap();
         tokio::task::yield_now().await;
         assert!(!answered.is_finished());
         drop(running);
         answered.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn calls_wait_only_when_the_last_instance_has_left() {
+        let (function, _mail) = function();
+        let endpoint = |last| Arc::new(Endpoint::new(([10, 62, 0, last], 8080).into()));
+        let (one, two) = (endpoint(2), endpoint(3));
+        function.let_in(one.clone());
+        function.let_in(two.clone());
+        assert_eq!(function.available(), 2);
+        function.failed("a third one does not start");
+        function.left(&one);
+        assert_eq!(function.enter(Duration::ZERO).await.unwrap().address(), two.address);
+        function.left(&two);
+        assert!(matches!(function.state(), State::Starting));
+        function.failed("none does");
+        assert!(function.enter(Duration::from_secs(60)).await.is_none());
+        // What was left for good does not come back.
+        function.let_in(two);
+        assert_eq!(function.available(), 0);
+        let three = endpoint(4);
+        function.switch(vec![three.clone()]);
+        function.pause(&three);
+        assert_eq!(function.available(), 0);
+        function.let_in(three);
+        assert_eq!(function.available(), 1);
     }
 
     #[tokio::test]
@@ -366,7 +495,7 @@ mod tests {
     async fn a_call_that_was_let_in_is_waited_for_and_an_ended_process_takes_no_more() {
         let (function, _mail) = function();
         let endpoint = Arc::new(Endpoint::new(([10, 62, 0, 2], 8080).into()));
-        function.set_state(State::Ready(endpoint.clone()));
+        function.let_in(endpoint.clone());
         let call = function.enter(Duration::ZERO).await.unwrap();
         function.left(&Arc::new(Endpoint::new(endpoint.address)));
         assert!(matches!(function.state(), State::Ready(_)), "another instance's end");

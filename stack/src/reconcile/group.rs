@@ -34,18 +34,65 @@ pub async fn end(folder: &Path) -> Result<()> {
             return Ok(());
         }
         // Not made where it is missing: an older kernel's groups go as soon as they are empty.
-        let kill = File::options().write(true).open(folder.join("cgroup.kill"));
-        let killed = kill.and_then(|mut file| file.write_all(b"1"));
+        let killed = write(&folder.join("cgroup.kill"), b"1");
         match remove(folder) {
             Ok(()) => return Ok(()),
             Err(source) if began.elapsed() > PATIENCE => {
-                let source =
-                    killed.err().filter(|error| error.kind() != ErrorKind::NotFound).unwrap_or(source);
-                return Err(Error::Write { path: folder.to_owned(), source });
+                return match killed {
+                    Err(Error::Write { path, source }) if source.kind() != ErrorKind::NotFound => {
+                        Err(Error::Write { path, source })
+                    }
+                    _ => Err(Error::Write { path: folder.to_owned(), source }),
+                };
             }
             Err(_) => tokio::time::sleep(AGAIN).await,
         }
     }
+}
+
+/// How long a group's processes may take to come to rest: one may be in the kernel, waiting for a slow disk.
+const FREEZING: Duration = Duration::from_secs(5);
+
+/// Stops all processes of a group where they are (`cgroup.freeze`, cgroup-v2.rst). Returns when they rest; those that do
+/// not come to it go on, and that is an error.
+pub async fn freeze(folder: &Path) -> Result<()> {
+    let write = |value: &[u8]| write(&folder.join("cgroup.freeze"), value);
+    write(b"1")?;
+    let (began, events) = (Instant::now(), folder.join("cgroup.events"));
+    loop {
+        let text =
+            fs::read_to_string(&events).map_err(|source| Error::Read { path: events.clone(), source })?;
+        if text.lines().any(|line| line == "frozen 1") {
+            return Ok(());
+        }
+        if began.elapsed() > FREEZING {
+            write(b"0")?;
+            let source = std::io::Error::new(ErrorKind::TimedOut, "its processes do not come to rest");
+            return Err(Error::Write { path: folder.join("cgroup.freeze"), source });
+        }
+        tokio::time::sleep(AGAIN / 10).await;
+    }
+}
+
+/// Lets a group's processes go on; fine where they do, and where there is no such group.
+pub fn thaw(folder: &Path) -> Result<()> {
+    match write(&folder.join("cgroup.freeze"), b"0") {
+        Err(Error::Write { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Whether there are processes in a group or below.
+pub fn is_populated(folder: &Path) -> bool {
+    let events = fs::read_to_string(folder.join("cgroup.events")).unwrap_or_default();
+    events.lines().any(|line| line == "populated 1")
+}
+
+/// Writes into a file of the kernel's: never makes one.
+fn write(path: &Path, value: &[u8]) -> Result<()> {
+    let opened = File::options().write(true).open(path);
+    let written = opened.and_then(|mut file| file.write_all(value));
+    written.map_err(|source| Error::Write { path: path.to_owned(), source })
 }
 
 /// Removes a group and those below, the lowest first.

@@ -101,9 +101,9 @@ impl World {
         folders.iter().chain(&group).all(|folder| !folder.exists())
     }
 
-    /// Makes and starts an instance of an image that is here: nobody else's start waits for a pull or an import. On
-    /// failure nothing of it stays.
-    pub(super) async fn start(
+    /// Makes an instance of an image that is here, so that nobody else waits for a pull or an import; its process waits to
+    /// be begun. On failure nothing of it stays.
+    pub(super) async fn prepare(
         &self,
         key: &Key,
         document: &Document,
@@ -122,7 +122,7 @@ impl World {
             task: Task::None,
         };
         match self.assemble(&instance, document, address, image).await {
-            Ok(()) => Ok(Instance { task: Task::Alive, ..instance }),
+            Ok(()) => Ok(Instance { task: Task::Created, ..instance }),
             Err(error) => {
                 if let Err(second) = self.remove(&instance, Duration::ZERO).await {
                     tracing::warn!("clearing away {} after a failed start: {second}", instance.name());
@@ -130,6 +130,11 @@ impl World {
                 Err(error)
             }
         }
+    }
+
+    /// Lets a prepared instance's process begin.
+    pub(super) async fn begin(&self, instance: &Instance) -> Result<()> {
+        self.containerd.begin_task(instance.key.namespace.as_str(), &instance.id).await
     }
 
     async fn assemble(
@@ -172,15 +177,22 @@ impl World {
         ];
         let new = NewContainer { id: &instance.id, image: &image.reference, labels, spec: spec.into_bytes() };
         self.containerd.create_container(namespace, new).await?;
-        let started = self.containerd.start_task(namespace, &instance.id, mounts, &stdout, &stderr).await;
+        let created = self.containerd.create_task(namespace, &instance.id, mounts, &stdout, &stderr).await;
+        // From now on the shim holds them.
         drop(held);
-        started
+        created
     }
 
     /// Ends an instance and removes all of it. A step that fails does not keep the others from being taken; the first
     /// error is told.
     pub(super) async fn remove(&self, instance: &Instance, grace: Duration) -> Result<()> {
         let namespace = instance.key.namespace.as_str();
+        // Who is frozen hears no SIGTERM.
+        if let Some(folder) = group::folder(&self.settings.cgroup_root, &instance.key, instance.replica)
+            && let Err(error) = group::thaw(&folder)
+        {
+            tracing::warn!("thawing {} to end it: {error}", instance.name());
+        }
         let stopped = self.containerd.stop_task(namespace, &instance.id, grace).await;
         // What its process left behind, or what containerd does not know of.
         let group = match group::folder(&self.settings.cgroup_root, &instance.key, instance.replica) {

@@ -18,9 +18,14 @@ mod group;
 mod instance;
 mod namespace;
 mod notices;
+mod orders;
 mod pen;
+mod pool;
+mod probe;
 mod ready;
 mod removal;
+mod rest;
+mod scale;
 mod secrets;
 mod serving;
 mod supply;
@@ -37,6 +42,9 @@ use tokio::sync::{Notify, Semaphore, watch};
 pub use endpoint::{Endpoint, Running};
 pub use functions::{Function, Functions, Refused, State};
 pub use instance::is_instance_name;
+pub use pool::Pool;
+pub use probe::Probes;
+pub use scale::Scale;
 pub use secrets::Secrets;
 
 use crate::containerd::{Containerd, Layout};
@@ -66,6 +74,8 @@ pub struct Settings {
     pub ready_timeout: Duration,
     /// How long a function may take to end after SIGTERM, unless its `grace_period` says otherwise.
     pub grace: Duration,
+    /// Functions at most that have an instance prepared while they are scaled to none.
+    pub prepared: usize,
 }
 
 /// What the actors work with.
@@ -85,6 +95,8 @@ pub struct World {
     /// Settings.
     pub settings: Settings,
     starts: Semaphore,
+    /// Places for instances that are prepared and wait for a call.
+    prepared: Arc<Semaphore>,
     /// Held while the files that instances share are written.
     refreshing: Mutex<()>,
     /// Whether the leftovers of former lives are gone, and actors may begin.
@@ -105,6 +117,7 @@ impl World {
         settings: Settings,
     ) -> Self {
         let starts = Semaphore::new(STARTS_AT_ONCE);
+        let prepared = Arc::new(Semaphore::new(settings.prepared));
         let (refreshing, swept, removed) = (Mutex::default(), watch::Sender::new(false), Notify::new());
         Self {
             containerd,
@@ -115,6 +128,7 @@ impl World {
             baked,
             settings,
             starts,
+            prepared,
             refreshing,
             swept,
             removed,

@@ -20,12 +20,12 @@ const PROBE: Duration = Duration::from_secs(5);
 const SHORTEST: Duration = Duration::from_millis(3);
 const LONGEST: Duration = Duration::from_millis(100);
 
-/// Waits until an instance is ready to answer.
-pub async fn wait(address: SocketAddr, patience: Duration) -> Result<()> {
+/// Waits until an instance is ready to answer, at `path` where its function names one.
+pub async fn wait(address: SocketAddr, path: Option<&str>, patience: Duration) -> Result<()> {
     let start = Instant::now();
     let mut pause = SHORTEST;
     loop {
-        let last = match timeout(PROBE, probe(address)).await {
+        let last = match timeout(PROBE, ask(address, path)).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(reason)) => reason,
             Err(_) => "it accepts connections and does not answer".to_owned(),
@@ -38,7 +38,14 @@ pub async fn wait(address: SocketAddr, patience: Duration) -> Result<()> {
     }
 }
 
-async fn probe(address: SocketAddr) -> Result<(), String> {
+/// Asks once.
+pub async fn ask(address: SocketAddr, path: Option<&str>) -> Result<(), String> {
+    if let Some(path) = path {
+        return match get(address, path).await? {
+            status if status.is_success() => Ok(()),
+            status => Err(format!("{path} says {}", status.as_u16())),
+        };
+    }
     for path in ["/_/ready", "/_/health"] {
         match get(address, path).await? {
             status if status.is_success() => return Ok(()),
@@ -103,14 +110,19 @@ mod tests {
             ("503 Unavailable", "200 OK", false),
         ] {
             let address = server(ready, health).await;
-            assert_eq!(wait(address, short).await.is_ok(), wanted, "{ready} {health}");
+            assert_eq!(wait(address, None, short).await.is_ok(), wanted, "{ready} {health}");
         }
+        // A path of the function's own must say so itself.
+        let address = server("404 None", "200 OK").await;
+        assert!(wait(address, Some("/up"), short).await.is_ok());
+        let error = wait(address, Some("/_/ready"), short).await.unwrap_err().to_string();
+        assert!(error.contains("/_/ready says 404"), "{error}");
     }
 
     #[tokio::test]
     async fn a_closed_port_is_not_ready() {
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let error = wait(address, Duration::from_millis(50)).await.unwrap_err().to_string();
+        let error = wait(address, None, Duration::from_millis(50)).await.unwrap_err().to_string();
         assert!(error.contains("port"), "{error}");
     }
 }

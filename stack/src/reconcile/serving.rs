@@ -19,8 +19,8 @@ pub struct Serving {
     pub endpoint: Arc<Endpoint>,
     /// Since when.
     pub since: Instant,
-    /// The task that waits for the end of its process.
-    pub watcher: AbortHandle,
+    /// The tasks that wait for the end of its process, and ask whether it is well.
+    pub watchers: Vec<AbortHandle>,
 }
 
 impl Serving {
@@ -32,6 +32,6 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.watcher.abort();
+        self.watchers.iter().for_each(AbortHandle::abort);
     }
 }

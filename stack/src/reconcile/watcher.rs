@@ -13,16 +13,16 @@ use super::{World, pause};
 pub async fn watch(world: Arc<World>, function: Arc<Function>, instance: Instance, endpoint: Arc<Endpoint>) {
     let namespace = instance.key.namespace.as_str();
     let mut attempt = 0;
-    loop {
+    let status = loop {
         match world.containerd.wait_task(namespace, &instance.id).await {
-            Ok(_) => break,
-            Err(error) if error.is_not_found() => break,
+            Ok(status) => break Some(status),
+            Err(error) if error.is_not_found() => break None,
             Err(_) => {
                 tokio::time::sleep(pause(attempt)).await;
                 attempt += 1;
             }
         }
-    }
+    };
     function.left(&endpoint);
-    let _ = function.mailbox.send(Command::Ended { id: instance.id });
+    let _ = function.mailbox.send(Command::Ended { id: instance.id, status });
 }

@@ -135,8 +135,7 @@ impl Lab {
         }
         command.args(["--listen", "0.0.0.0:8080", "--ready-timeout", "20s"]);
         // This kind of host may have no cgroup v2: limits are tested where there is one.
-        command.args(["--shim-cgroup", "", "--cgroup-root", ""]);
-        command.args(&self.arguments);
+        command.args(["--shim-cgroup", "", "--cgroup-root", ""]).args(&self.arguments);
         self.gateway = Some(command.spawn().unwrap());
     }
 
@@ -181,24 +180,7 @@ impl Lab {
         body: &str,
         headers: &[(&str, &str)],
     ) -> Result<Answer, String> {
-        let stream = tokio::net::TcpStream::connect(self.address).await.map_err(|e| e.to_string())?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
-        let connection = tokio::spawn(connection);
-        let mut request = Request::builder().method(method).uri(path).header("host", "bothy");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
-        let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.map_err(|e| e.to_string())?.to_bytes();
-        connection.abort();
-        Ok(Answer {
-            status: parts.status,
-            headers: parts.headers,
-            text: String::from_utf8_lossy(&body).into_owned(),
-        })
+        ask(self.address, method, path, body, headers).await
     }
 
     /// A request that must be answered so.
@@ -243,7 +225,7 @@ impl Lab {
         }
     }
 
-    /// A connection to containerd.
+    /// A connection of the test's own to containerd.
     pub fn containerd(&self) -> stack::containerd::Containerd {
         let runtime = stack::containerd::Runtime { binary: String::new(), shim_cgroup: String::new() };
         let socket = self.folder.join("containerd.sock");
@@ -283,6 +265,34 @@ impl Lab {
         found.extend(sockets.map(|entry| entry.path().display().to_string()));
         found
     }
+}
+
+/// One request over a connection of its own.
+pub async fn ask(
+    address: SocketAddr,
+    method: Method,
+    path: &str,
+    body: &str,
+    headers: &[(&str, &str)],
+) -> Result<Answer, String> {
+    let stream = tokio::net::TcpStream::connect(address).await.map_err(|e| e.to_string())?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+    let connection = tokio::spawn(connection);
+    let mut request = Request::builder().method(method).uri(path).header("host", "bothy");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
+    let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.map_err(|e| e.to_string())?.to_bytes();
+    connection.abort();
+    Ok(Answer {
+        status: parts.status,
+        headers: parts.headers,
+        text: String::from_utf8_lossy(&body).into_owned(),
+    })
 }
 
 /// The parent of a process.

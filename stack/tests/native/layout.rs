@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// Programs of the host that go into the image.
@@ -14,11 +14,22 @@ const PROGRAMS: [&str; 5] = ["/bin/cat", "/bin/sh", "/bin/sleep", "/usr/bin/env"
 
 /// Writes a layout whose image runs the watchdog as `app` (uid 1000) and prints `answer` by default.
 pub fn write(folder: &Path, reference: &str, answer: &str, architecture: &str) {
-    let layer = tar(answer);
+    let process = json!({"Entrypoint": ["/watchdog"], "User": "app", "Env": ["fprocess=/bin/cat /answer", "FROM_IMAGE=1"]});
+    let mut layer = Layer::new();
+    layer.add("answer", 0o644, answer.as_bytes());
+    layer.add("etc/passwd", 0o644, b"root:x:0:0:::\napp:x:1000:1000:::\n");
+    layer.add_program(Path::new(env!("CARGO_BIN_EXE_watchdog")), "watchdog");
+    for program in PROGRAMS {
+        layer.add_program(Path::new(program), program.trim_start_matches('/'));
+    }
+    assemble(folder, reference, architecture, &process, &layer.finish());
+}
+
+/// Writes a layout of one layer whose image has that `config` (image-spec, config.md).
+pub fn assemble(folder: &Path, reference: &str, architecture: &str, process: &Value, layer: &[u8]) {
     let config = json!({
-        "architecture": architecture, "os": "linux",
-        "config": {"Entrypoint": ["/watchdog"], "User": "app", "Env": ["fprocess=/bin/cat /answer", "FROM_IMAGE=1"]},
-        "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
+        "architecture": architecture, "os": "linux", "config": process,
+        "rootfs": {"type": "layers", "diff_ids": [digest(layer)]},
         "history": [{"created_by": "test"}],
     })
     .to_string()
@@ -27,7 +38,7 @@ pub fn write(folder: &Path, reference: &str, answer: &str, architecture: &str) {
     let manifest = json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": descriptor("config.v1+json", &config),
-        "layers": [descriptor("layer.v1.tar", &layer)],
+        "layers": [descriptor("layer.v1.tar", layer)],
     })
     .to_string()
     .into_bytes();
@@ -35,7 +46,7 @@ pub fn write(folder: &Path, reference: &str, answer: &str, architecture: &str) {
     named["annotations"] = json!({"org.opencontainers.image.ref.name": reference});
     let blobs = folder.join("blobs/sha256");
     fs::create_dir_all(&blobs).unwrap();
-    for bytes in [&layer, &config, &manifest] {
+    for bytes in [layer, &config, &manifest] {
         fs::write(blobs.join(digest(bytes).trim_start_matches("sha256:")), bytes).unwrap();
     }
     fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
@@ -48,38 +59,51 @@ fn digest(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
-fn tar(answer: &str) -> Vec<u8> {
-    let mut tar = Vec::new();
-    let mut folders = BTreeSet::new();
-    let mut add = |path: &str, mode: u32, bytes: &[u8]| {
+/// A layer while it is written: a tar archive.
+pub struct Layer {
+    tar: Vec<u8>,
+    /// What is in it already.
+    known: BTreeSet<String>,
+}
+
+impl Layer {
+    /// With the folders that every container needs.
+    pub fn new() -> Self {
+        let mut layer = Self { tar: Vec::new(), known: BTreeSet::new() };
+        for empty in ["proc", "sys", "dev"] {
+            layer.add(&format!("{empty}/.keep"), 0o644, b"");
+        }
+        entry(&mut layer.tar, "tmp/", 0o1777, b'5', b"");
+        layer
+    }
+
+    /// Adds a file, and the folders above it. One that is there already stays.
+    pub fn add(&mut self, path: &str, mode: u32, bytes: &[u8]) {
         for folder in Path::new(path).ancestors().skip(1).collect::<Vec<_>>().into_iter().rev() {
             let name = folder.to_str().unwrap();
-            if !name.is_empty() && folders.insert(name.to_owned()) {
-                entry(&mut tar, &format!("{name}/"), 0o755, b'5', b"");
+            if !name.is_empty() && self.known.insert(name.to_owned()) {
+                entry(&mut self.tar, &format!("{name}/"), 0o755, b'5', b"");
             }
         }
-        entry(&mut tar, path, mode, b'0', bytes);
-    };
-    add("answer", 0o644, answer.as_bytes());
-    add("etc/passwd", 0o644, b"root:x:0:0:::\napp:x:1000:1000:::\n");
-    for empty in ["proc", "sys", "dev"] {
-        add(&format!("{empty}/.keep"), 0o644, b"");
-    }
-    let watchdog = PathBuf::from(env!("CARGO_BIN_EXE_watchdog"));
-    let mut files = BTreeSet::new();
-    for program in PROGRAMS.iter().map(PathBuf::from).chain([watchdog.clone()]) {
-        files.extend(libraries(&program));
-        if program != watchdog {
-            files.insert(program);
+        if self.known.insert(path.to_owned()) {
+            entry(&mut self.tar, path, mode, b'0', bytes);
         }
     }
-    add("watchdog", 0o755, &fs::read(&watchdog).unwrap());
-    for file in files {
-        add(file.to_str().unwrap().trim_start_matches('/'), 0o755, &fs::read(&file).unwrap());
+
+    /// Adds a program of the host and the libraries that it needs.
+    pub fn add_program(&mut self, program: &Path, path: &str) {
+        self.add(path, 0o755, &fs::read(program).unwrap());
+        for library in libraries(program) {
+            let path = library.to_str().unwrap().trim_start_matches('/').to_owned();
+            self.add(&path, 0o755, &fs::read(&library).unwrap());
+        }
     }
-    entry(&mut tar, "tmp/", 0o1777, b'5', b"");
-    tar.extend([0; 1024]);
-    tar
+
+    /// The archive.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.tar.extend([0; 1024]);
+        self.tar
+    }
 }
 
 /// The libraries of a program, as the host's loader finds them.

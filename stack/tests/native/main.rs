@@ -2,6 +2,8 @@
 //! of the host is changed, and everything ends with the test.
 
 mod client;
+mod cycles;
+mod faults;
 mod lab;
 mod layout;
 mod leftover;
@@ -10,6 +12,7 @@ mod namespaces;
 mod provider;
 mod pull;
 mod registry;
+mod scaling;
 mod secrets;
 mod tenants;
 mod tokens;

@@ -11,6 +11,11 @@ const INSIDE: &str = "BOTHY_NATIVE_FOLDER";
 
 /// Runs a test of this program again inside its own namespaces, or its body when it is there already.
 pub fn inside(name: &str, body: impl AsyncFnOnce(Lab)) {
+    again(name, &["--exact", name, "--nocapture"], body);
+}
+
+/// The same with the words that lead this program back here.
+pub fn again(name: &str, words: &[&str], body: impl AsyncFnOnce(Lab)) {
     if let Some(folder) = std::env::var_os(INSIDE) {
         own_cgroups(Path::new(&folder));
         let none = None::<&str>;
@@ -30,7 +35,7 @@ pub fn inside(name: &str, body: impl AsyncFnOnce(Lab)) {
     let status = Command::new("unshare")
         .args(["--net", "--mount", "--pid", "--cgroup", "--fork", "--kill-child", "--mount-proc"])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture"])
+        .args(words)
         .env(INSIDE, folder.path())
         .status()
         .unwrap();

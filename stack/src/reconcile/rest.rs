@@ -1,0 +1,185 @@
+//! What a function is while it is scaled to none: one instance that the next call finds at hand, stopped or frozen.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::AbortHandle;
+
+use super::actor::{Actor, address};
+use super::command::Command;
+use super::endpoint::Endpoint;
+use super::group;
+use super::instance::{Instance, PORT};
+use super::scale::{Rest, Scale};
+use super::watcher::watch;
+use crate::containerd::Task;
+use crate::desired::Document;
+use crate::error::{Error, Result};
+
+/// An instance that nobody is let into.
+pub struct Resting {
+    /// Which.
+    pub instance: Instance,
+    form: Form,
+    /// The task that waits for the end of its process.
+    watcher: AbortHandle,
+}
+
+impl Drop for Resting {
+    fn drop(&mut self) {
+        self.watcher.abort();
+    }
+}
+
+enum Form {
+    /// Made, and its process waits to be begun. The place is one of those that the machine has for such.
+    Prepared(OwnedSemaphorePermit),
+    /// It runs, until its last call has ended.
+    Emptying(Arc<Endpoint>),
+    /// Its processes stand still.
+    Frozen,
+}
+
+impl Actor {
+    /// Keeps what the next call will find at hand. Returns when to look again.
+    pub(super) async fn keep_resting(
+        &mut self,
+        document: &Document,
+        instances: &[Instance],
+    ) -> Option<Duration> {
+        let rest = Scale::of(&document.labels).rest;
+        self.functions.notices.clear(&self.function.key);
+        self.function.rest();
+        let freezes = |actor: &Self, instance: &Instance| {
+            let group = actor.group(instance).filter(|_| rest == Rest::Frozen);
+            group.is_some_and(|group| group.join("cgroup.freeze").exists())
+        };
+        let mut left = std::mem::take(&mut self.serving);
+        if self.resting.is_none() {
+            // A former life's, where none has served in this one.
+            let found = self.good(instances, document, Task::Alive).find(|i| freezes(self, i)).cloned();
+            if let Some(at) = left.iter().position(|serving| freezes(self, &serving.instance)) {
+                let serving = left.swap_remove(at);
+                self.resting = Some(self.empty(serving.instance.clone(), serving.endpoint.clone()));
+            } else if let Some((found, address)) = found.and_then(|i| Some((i.clone(), address(&i).ok()?))) {
+                self.resting = Some(self.empty(found, Arc::new(Endpoint::new(address))));
+            }
+        }
+        for serving in left {
+            self.leave(serving);
+        }
+        if let Err(error) = self.freeze_when_empty().await {
+            tracing::warn!("{}: it is stopped instead of frozen: {error}", self.function.key);
+            self.give_up_rest();
+        }
+        if self.resting.is_some() || !self.function.was_attempted() {
+            // What should run comes before what should not.
+            return (!self.function.was_attempted()).then_some(Duration::ZERO);
+        }
+        if let Some(wait) = self.held() {
+            return Some(wait);
+        }
+        let Ok(place) = self.world.prepared.clone().try_acquire_owned() else { return None };
+        let found = self.good(instances, document, Task::Created).next().cloned();
+        let prepared = match found {
+            Some(found) => Ok(found),
+            None => self.prepare(document, instances).await,
+        };
+        match prepared {
+            Ok(instance) => {
+                self.resting = Some(self.watched(instance, Form::Prepared(place)));
+                None
+            }
+            Err(error) => {
+                tracing::warn!("{}: nothing is at hand for the next call: {error}", self.function.key);
+                let delay = self.backoff.failed();
+                self.not_before = Some(std::time::Instant::now() + delay);
+                Some(delay)
+            }
+        }
+    }
+
+    async fn prepare(&self, document: &Document, instances: &[Instance]) -> Result<Instance> {
+        let image = self.world.image(document).await?;
+        let replica = self.free(instances).next().unwrap_or_default();
+        self.world.prepare(&self.function.key, document, replica, &image).await
+    }
+
+    /// Waits for the last call of an instance in the background.
+    fn empty(&self, instance: Instance, endpoint: Arc<Endpoint>) -> Resting {
+        let (function, last) = (self.function.clone(), endpoint.clone());
+        tokio::spawn(async move {
+            last.idle().await;
+            let _ = function.mailbox.send(Command::Look);
+        });
+        self.watched(instance, Form::Emptying(endpoint))
+    }
+
+    /// Hears of the end of its process: the next call must not be the one that finds out.
+    fn watched(&self, instance: Instance, form: Form) -> Resting {
+        let endpoint = match &form {
+            Form::Emptying(endpoint) => endpoint.clone(),
+            // Nobody is let into it.
+            Form::Prepared(_) | Form::Frozen => Arc::new(Endpoint::new(([0, 0, 0, 0], PORT).into())),
+        };
+        let watching = watch(self.world.clone(), self.function.clone(), instance.clone(), endpoint);
+        Resting { instance, form, watcher: tokio::spawn(watching).abort_handle() }
+    }
+
+    async fn freeze_when_empty(&mut self) -> Result<()> {
+        let Some(resting) = &mut self.resting else { return Ok(()) };
+        let instance = &resting.instance;
+        let group = group::folder(&self.world.settings.cgroup_root, &instance.key, instance.replica);
+        if let (Form::Emptying(endpoint), Some(folder)) = (&resting.form, group)
+            && endpoint.calls() == 0
+        {
+            group::freeze(&folder).await?;
+            tracing::info!("{} is frozen", instance.name());
+            resting.form = Form::Frozen;
+        }
+        Ok(())
+    }
+
+    /// Keeps nothing at hand any more; what still has calls is left to them.
+    pub(super) fn give_up_rest(&mut self) {
+        if let Some(resting) = self.resting.take()
+            && let Form::Emptying(endpoint) = &resting.form
+        {
+            self.removals.let_end(&resting.instance.id, endpoint.clone());
+        }
+    }
+
+    /// Lets calls into the instance that rests, if there is one. Where that fails, `converge` starts another.
+    pub(super) async fn rouse(&mut self, document: &Document) {
+        let Some(mut resting) = self.resting.take() else { return };
+        let instance = resting.instance.clone();
+        let roused = match std::mem::replace(&mut resting.form, Form::Frozen) {
+            Form::Emptying(endpoint) => Ok((instance, endpoint)),
+            Form::Frozen => self.thaw(instance),
+            Form::Prepared(_place) => {
+                let begun = self.begin(instance, document).await;
+                begun.map(|(instance, address)| (instance, Arc::new(Endpoint::new(address))))
+            }
+        };
+        match roused {
+            Ok((instance, endpoint)) => {
+                self.function.let_in(endpoint.clone());
+                self.serve(instance, endpoint);
+            }
+            Err(error) => tracing::warn!("{}: what was at hand is of no use: {error}", self.function.key),
+        }
+    }
+
+    /// It answered before, so it does at once.
+    fn thaw(&self, instance: Instance) -> Result<(Instance, Arc<Endpoint>)> {
+        let address = address(&instance)?;
+        if let Some(folder) = self.group(&instance) {
+            group::thaw(&folder)?;
+            if !group::is_populated(&folder) {
+                return Err(Error::Invalid { what: instance.name(), reason: "has ended".into() });
+            }
+        }
+        Ok((instance, Arc::new(Endpoint::new(address))))
+    }
+}
