@@ -53,7 +53,9 @@ pub enum Command {
         arguments: Vec<OsString>,
     },
     /// Measure, with the floor beside it that the machine allows.
-    #[command(after_help = "Examples:\n  bothy bench build\n  bothy bench boot --runs 5 --json")]
+    #[command(
+        after_help = "Examples:\n  bothy bench build\n  bothy bench boot --runs 5 --json\n  bothy bench functions"
+    )]
     Bench(BenchArgs),
     /// Work with configuration files.
     #[command(subcommand)]
@@ -238,6 +240,8 @@ pub enum Bench {
     Build,
     /// How long a machine takes to a function's answer, and what it costs while idle.
     Boot,
+    /// What a function costs: cold starts, calls, memory. Natively, as root.
+    Functions,
 }
 
 /// What can be done with configuration files.

@@ -52,6 +52,7 @@ fn measure(args: &BenchArgs) -> anyhow::Result<()> {
     let figures = match args.name {
         Bench::Build => bench::build(&options, args.runs)?,
         Bench::Boot => bench::boot(&options, args.runs)?,
+        Bench::Functions => bench::functions(&options, args.runs)?,
     };
     Ok(bench::print(&figures, args.json)?)
 }

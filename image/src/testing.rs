@@ -56,9 +56,7 @@ pub fn test(options: &Options) -> Result<bool> {
         command.args(&words).env("BOTHY_ARTIFACTS", out.join("artifacts.json")).env("BOTHY_ROOTFS", &root);
         command.env("BOTHY_SHELL_ARTIFACTS", options.build.out.join(&shell.name).join("artifacts.json"));
         command.env("BOTHY_CACHE", &options.build.cache).env("BOTHY_FAULTS", &faults);
-        if !host::is_root() {
-            command.env(runner_variable(Recipe::load(&options.build.recipe)?.architecture), runner()?);
-        }
+        as_root(&mut command, &options.build)?;
         eprintln!("bothy: cargo {}", words.join(" "));
         passed &= status(&mut command)?.success();
     }
@@ -98,7 +96,7 @@ fn commands(nextest: bool, options: &Options) -> Vec<Vec<String>> {
 }
 
 /// Names of test programs that need root: they make namespaces and containers, or become another user.
-const AS_ROOT: [&str; 2] = ["native", "image_elsewhere"];
+const AS_ROOT: [&str; 3] = ["native", "image_elsewhere", "functions"];
 
 /// The part of a test's path that says the same of single tests in other programs.
 const AS_ROOT_MODULE: &str = "as_root::";
@@ -118,6 +116,14 @@ fn needs_root(program: &str, arguments: &[OsString]) -> bool {
 fn runner() -> Result<String> {
     let program = std::env::current_exe().map_err(Error::file("find", "this program"))?;
     Ok(format!("{} test-program", program.display()))
+}
+
+/// Has cargo start what needs root so.
+pub(crate) fn as_root(command: &mut Command, options: &build::Options) -> Result<()> {
+    if !host::is_root() {
+        command.env(runner_variable(Recipe::load(&options.recipe)?.architecture), runner()?);
+    }
+    Ok(())
 }
 
 fn runner_variable(architecture: Architecture) -> String {
@@ -144,7 +150,7 @@ pub fn become_test(program: &Path, arguments: &[OsString]) -> Error {
 }
 
 /// The image's root file system as files, unpacked again when the image has changed.
-fn root_files(artifacts: &Artifacts, out: &Path) -> Result<PathBuf> {
+pub(crate) fn root_files(artifacts: &Artifacts, out: &Path) -> Result<PathBuf> {
     let root = out.join("root");
     let stamp = out.join("root.of");
     if root.is_dir() && fs::read_to_string(&stamp).is_ok_and(|of| of == artifacts.command_line) {
@@ -160,7 +166,8 @@ fn root_files(artifacts: &Artifacts, out: &Path) -> Result<PathBuf> {
     Ok(root)
 }
 
-fn cargo(source: &Path) -> Command {
+/// cargo in the workspace.
+pub(crate) fn cargo(source: &Path) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(source).stdin(Stdio::null());
     command

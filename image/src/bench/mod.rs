@@ -3,25 +3,28 @@
 mod boot;
 mod build;
 mod floor;
+mod functions;
 
+use std::borrow::Cow;
 use std::io::Write;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use boot::boot;
 pub use build::build;
+pub use functions::functions;
 
 /// One figure.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
     /// The bench that measured it.
-    pub bench: &'static str,
+    pub bench: Cow<'static, str>,
     /// Its name.
-    pub figure: &'static str,
+    pub figure: Cow<'static, str>,
     /// The median, in `unit`.
     pub value: f64,
-    /// `s` or `bytes`.
-    pub unit: &'static str,
+    /// `s`, `ms`, `bytes`, `1/s` or `calls`.
+    pub unit: Cow<'static, str>,
     /// The least that is possible on this host, measured in the same run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub floor: Option<f64>,
@@ -32,7 +35,14 @@ pub struct Figure {
 
 impl Figure {
     fn new(bench: &'static str, figure: &'static str, value: f64, unit: &'static str) -> Self {
-        Self { bench, figure, value, unit, floor: None, ratio: None }
+        Self {
+            bench: bench.into(),
+            figure: figure.into(),
+            value,
+            unit: unit.into(),
+            floor: None,
+            ratio: None,
+        }
     }
 
     fn with_floor(mut self, floor: f64) -> Self {
@@ -54,12 +64,12 @@ pub fn print(figures: &[Figure], json: bool) -> std::io::Result<()> {
         }
         return Ok(());
     }
-    writeln!(out, "{:<8} {:<16} {:>12}  {:>12} {:>7}", "bench", "figure", "value", "floor", "ratio")?;
+    writeln!(out, "{:<9} {:<22} {:>12}  {:>12} {:>7}", "bench", "figure", "value", "floor", "ratio")?;
     for figure in figures {
-        let floor = figure.floor.map(|floor| shown(floor, figure.unit)).unwrap_or_default();
+        let floor = figure.floor.map(|floor| shown(floor, &figure.unit)).unwrap_or_default();
         let ratio = figure.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
-        let value = shown(figure.value, figure.unit);
-        writeln!(out, "{:<8} {:<16} {value:>12}  {floor:>12} {ratio:>7}", figure.bench, figure.figure)?;
+        let value = shown(figure.value, &figure.unit);
+        writeln!(out, "{:<9} {:<22} {value:>12}  {floor:>12} {ratio:>7}", figure.bench, figure.figure)?;
     }
     Ok(())
 }
@@ -94,6 +104,7 @@ mod tests {
         let line = |figure: &Figure| serde_json::to_string(figure).unwrap();
         let plain = Figure::new("boot", "idle_pss", 5.0, "bytes");
         assert_eq!(line(&plain), r#"{"bench":"boot","figure":"idle_pss","value":5.0,"unit":"bytes"}"#);
+        assert_eq!(serde_json::from_str::<Figure>(&line(&plain)).unwrap(), plain);
         let floored = Figure::new("boot", "answer", 9.0, "s").with_floor(6.0);
         assert!(line(&floored).ends_with(r#""floor":6.0,"ratio":1.5}"#));
         assert_eq!(shown(1_500_000.0, "bytes"), "1.5 MB");

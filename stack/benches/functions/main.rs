@@ -1,0 +1,101 @@
+//! What functions cost: `cargo bothy bench functions`. A real containerd, the gateway and its shim, natively and as root,
+//! in namespaces of their own; each figure beside the least that this host can do, measured in the same run.
+
+#[allow(dead_code, reason = "the tests use more of it")]
+#[path = "../../tests/native/lab.rs"]
+mod lab;
+#[allow(dead_code, reason = "the tests use more of it")]
+#[path = "../../tests/native/layout.rs"]
+mod layout;
+#[allow(dead_code, reason = "the tests use more of it")]
+#[path = "../../tests/native/namespaces.rs"]
+mod namespaces;
+
+mod cold;
+mod cost;
+mod echo;
+mod figure;
+mod floor;
+mod load;
+
+use std::time::Duration;
+
+use figure::Figure;
+use hyper::Method;
+use lab::Lab;
+use serde_json::json;
+
+/// The image of the echo function: this program.
+const ECHO: &str = "localhost/echo:latest";
+
+/// Its path in the image.
+const PROGRAM: &str = "/program";
+
+/// How often each thing is done that a median is taken of.
+const ROUNDS: usize = 50;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        Some("echo") => echo::serve(arguments.get(1).and_then(|port| port.parse().ok()).unwrap_or(8080)),
+        _ => {
+            let words: Vec<_> = arguments.iter().map(String::as_str).collect();
+            namespaces::again("functions", &words, async |lab| measure(lab, &arguments).await);
+        }
+    }
+}
+
+async fn measure(mut lab: Lab, arguments: &[String]) {
+    let number = |name: &str| {
+        let at = arguments.iter().position(|word| word == name)?;
+        arguments.get(at + 1)?.parse().ok()
+    };
+    let rounds = number("--rounds").unwrap_or(ROUNDS);
+    let first_calls = number("--first-calls").unwrap_or(200);
+    let process = json!({"Entrypoint": [PROGRAM, "echo"], "User": "1000:1000"});
+    layout::assemble(&lab.folder.join("images/echo"), ECHO, architecture(), &process, &layer());
+    lab.start_containerd();
+    lab.start_gateway();
+    lab.until("/healthz", "", Duration::from_secs(60)).await;
+    // The image is unpacked by the first deployment, which is not what the figures are of.
+    deploy(&lab, "warm").await;
+    delete(&lab, "warm").await;
+
+    let floor = floor::of_starts(&lab, rounds).await;
+    let mut figures = vec![
+        Figure::alone("crun_run_p50", floor.run_ms, "ms"),
+        Figure::with_floor("stopped_to_reply_p50", cold::stopped(&lab, rounds).await, "ms", floor.start_ms),
+        Figure::with_floor("first_deploy_p50", cold::deployed(&lab, rounds).await, "ms", floor.start_ms),
+        Figure::alone("failed_first_calls", cold::failed(&lab, first_calls).await, "calls"),
+    ];
+    figures.extend(load::figures(&lab).await);
+    figures.extend(cost::figures(&lab).await);
+    figure::print(&figures);
+}
+
+/// This program, as the function's.
+fn layer() -> Vec<u8> {
+    let mut layer = layout::Layer::new();
+    layer.add_program(&std::env::current_exe().unwrap(), PROGRAM.trim_start_matches('/'));
+    layer.finish()
+}
+
+/// This machine's architecture as images name it.
+fn architecture() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+}
+
+async fn deploy(lab: &Lab, name: &str) {
+    let body = json!({"service": name, "image": ECHO}).to_string();
+    lab.expect(200, Method::POST, "/system/functions", &body).await;
+}
+
+async fn delete(lab: &Lab, name: &str) {
+    let body = json!({"functionName": name}).to_string();
+    lab.expect(200, Method::DELETE, "/system/functions", &body).await;
+}
+
+async fn scale(lab: &Lab, name: &str, replicas: u64) {
+    let body = json!({"replicas": replicas}).to_string();
+    lab.expect(200, Method::POST, &format!("/system/scale-function/{name}"), &body).await;
+}
