@@ -1,0 +1,85 @@
+//! A function that is frozen while it is scaled to none: the same process answers the next call, whoever died meanwhile.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use qemu_tests::{BOTHY, Case, Inside, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, shell, shell_case};
+use serde_json::{Value, json};
+
+/// How long the machine may take to freeze it, or to be well again.
+const SOON: Duration = Duration::from_secs(120);
+
+/// The function's processes: number and start.
+fn processes(running: &mut Running) -> Result<Vec<(i32, u64)>> {
+    let inside = Inside::look(running)?;
+    let group = format!("workload/openfaas-fn/{SAMPLE_FUNCTION}.");
+    let of_function: Vec<_> = inside.processes.iter().filter(|p| p.group.starts_with(&group)).collect();
+    ensure!(!of_function.is_empty(), "the function has no process: {:?}", inside.processes);
+    Ok(of_function.iter().map(|p| (p.pid, p.started)).collect())
+}
+
+/// Scales it to none, and waits until the kernel says that it stands still.
+fn freeze(case: &Case, running: &mut Running) -> Result<()> {
+    let gateway = case.gateway(running);
+    let path = format!("/system/scale-function/{SAMPLE_FUNCTION}");
+    let scaled = gateway.client().post(&path, &json!({"replicas": 0}).to_string(), SOON)?;
+    ensure!(scaled.status == 200, "scaling to none was answered with {scaled:?}");
+    is_frozen(running)?;
+    let described = gateway.client().get(&format!("/system/function/{SAMPLE_FUNCTION}"), SOON)?;
+    let described: Value = serde_json::from_str(&described.body).context("the description is no JSON")?;
+    ensure!(described.get("availableReplicas").is_none(), "it is frozen, and shown as {described}");
+    Ok(())
+}
+
+fn is_frozen(running: &mut Running) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let events = shell(running, "cat /sys/fs/cgroup/workload/openfaas-fn/figlet.*/cgroup.events")?;
+        if events.contains("frozen 1") {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < SOON, "it is not frozen: {events}");
+    }
+}
+
+#[test]
+fn answers_again_whoever_died() {
+    shell_case("frozen", |case| {
+        let disk = case.used_disk()?;
+        let mut running = case.up(&disk)?;
+        let gateway = case.gateway(&running);
+        let labels = json!({"com.bothy.scale.zero-state": "frozen"});
+        let body = json!({"service": SAMPLE_FUNCTION, "image": SAMPLE_IMAGE, "labels": labels}).to_string();
+        let updated = gateway.client().request("PUT", "/system/functions", Some(&body), SOON)?;
+        ensure!(updated.status == 200, "the update was answered with {updated:?}");
+        case.answer(&mut running, SAMPLE_FUNCTION, "Bothy")?;
+        let before = processes(&mut running)?;
+        for killed in ["nobody", "gateway", "containerd"] {
+            freeze(case, &mut running)?;
+            if killed != "nobody" {
+                let pid = Inside::look(&mut running)?.of_group(killed)?.pid;
+                shell(&mut running, &format!("kill -9 {pid}"))?;
+            }
+            // Without containerd too: it is the gateway that lets it go on.
+            ensure!(case.answer(&mut running, SAMPLE_FUNCTION, "Bothy")? == BOTHY);
+            let after = processes(&mut running)?;
+            ensure!(
+                before == after,
+                "{killed} was killed: the function's processes were {before:?} and are {after:?}"
+            );
+            case.status(&mut running, "/healthz", 200)?;
+        }
+        // Ended while it stands still: the next call finds another.
+        freeze(case, &mut running)?;
+        shell(&mut running, &format!("kill -9 {}", before[0].0))?;
+        ensure!(case.answer(&mut running, SAMPLE_FUNCTION, "Bothy")? == BOTHY);
+        ensure!(processes(&mut running)? != before);
+        freeze(case, &mut running)?;
+        let body = json!({"functionName": SAMPLE_FUNCTION}).to_string();
+        let gone = gateway.client().request("DELETE", "/system/functions", Some(&body), SOON)?;
+        ensure!(gone.status == 200, "the removal was answered with {gone:?}");
+        let groups = shell(&mut running, "ls /sys/fs/cgroup/workload/openfaas-fn")?;
+        ensure!(!groups.contains("figlet"), "{groups}");
+        case.power_off(running)
+    });
+}
