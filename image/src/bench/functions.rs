@@ -29,7 +29,9 @@ pub fn functions(options: &Options, runs: usize) -> Result<Vec<Figure>> {
     let figures: Vec<Figure> =
         output.stdout.split(|b| *b == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
     if !output.status.success() || figures.is_empty() {
-        return Err(Error::Failed { program: "the bench of functions".to_owned(), status: output.status });
+        let (program, status) = ("the bench of functions".to_owned(), output.status);
+        let stderr = "it printed what went wrong".to_owned();
+        return Err(crate::Error::Program { program, status, stderr }.into());
     }
     Ok(figures)
 }
