@@ -68,10 +68,15 @@ name!(
     label
 );
 name!(
-    /// A namespace's name; the rules are those of [`FunctionName`].
+    /// A namespace's name; the rules are those of [`FunctionName`], and those of others are none of ours.
     Namespace,
-    label
+    namespace
 );
+
+/// Namespaces that are not for functions: those of containerd's other users (the appliance's own services, `ctr`, Docker,
+/// BuildKit), and names that mean something else where a namespace's folder would lie: the control group of the shims, and
+/// the file of the machine's password.
+const RESERVED: [&str; 6] = ["openfaas", "default", "moby", "buildkit", "shims", "basic-auth-password"];
 
 impl Default for Namespace {
     fn default() -> Self {
@@ -113,6 +118,14 @@ fn label(text: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
+fn namespace(text: &str) -> Result<(), Invalid> {
+    label(text)?;
+    if RESERVED.contains(&text) {
+        return Err(Invalid("is reserved for what is no function, expected another name".to_owned()));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +150,17 @@ mod tests {
         for bad in ["", "-", "a-", "-a", "a--b", "a.b", "A", "a_b", "a/b", "..", "a\0", &"x".repeat(64)] {
             assert!(bad.parse::<FunctionName>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn namespaces() {
         assert_eq!(Namespace::default().as_str().parse(), Ok(Namespace::default()));
+        for bad in
+            ["openfaas", "default", "moby", "buildkit", "shims", "basic-auth-password", "k8s.io", "A", ""]
+        {
+            assert!(bad.parse::<Namespace>().is_err(), "{bad}");
+        }
+        // They are reserved as namespaces only.
+        assert!("shims".parse::<FunctionName>().is_ok());
     }
 }

@@ -250,6 +250,10 @@ fn secret(text: &str) -> Result<(), Invalid> {
     let fits = !text.is_empty()
         && text.len() <= 253
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-        && text.bytes().any(|b| b != b'.');
-    refuse_unless(fits, "is not a secret's name, expected letters, digits, `-`, `_` and `.`")
+        && text != "."
+        && !text.contains("..");
+    refuse_unless(
+        fits,
+        "is not a secret's name, expected letters, digits, `-`, `_` and `.`, without two dots in a row",
+    )
 }
