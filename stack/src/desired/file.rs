@@ -24,6 +24,27 @@ pub fn replace(path: &Path, new: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     sync_parent(path)
 }
 
+/// Refuses to write so many bytes below a folder where they would take what the file system keeps for root, which we are:
+/// the machine itself lives on that.
+pub fn room(folder: &Path, what: &str, bytes: usize) -> Result<()> {
+    let folder = folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
+    let found = rustix::fs::statvfs(folder)
+        .map_err(|errno| Error::Read { path: folder.to_owned(), source: errno.into() })?;
+    let block = found.f_frsize.max(1);
+    // One more for the folder's entry.
+    let needed = u64::try_from(bytes).unwrap_or(u64::MAX).div_ceil(block).saturating_add(1);
+    if found.f_bavail >= needed {
+        return Ok(());
+    }
+    let kib = |blocks: u64| blocks.saturating_mul(block) >> 10;
+    let reason = format!(
+        "needs {} KiB of the disk, {} KiB are free: remove functions that nobody needs, or copy the disk to a larger one",
+        kib(needed),
+        kib(found.f_bavail)
+    );
+    Err(Error::Invalid { what: what.to_owned(), reason })
+}
+
 /// Removes a file for good; tells whether there was one.
 pub fn remove(path: &Path) -> Result<bool> {
     match fs::remove_file(path) {
@@ -93,6 +114,17 @@ mod tests {
         assert_eq!(entries(folder.path()).unwrap(), std::slice::from_ref(&path));
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert!(remove(&path).unwrap() && !remove(&path).unwrap());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        room(&folder.path().join("not/yet"), "secret a", 1).unwrap();
+        let refused = room(folder.path(), "secret a", usize::MAX).unwrap_err().to_string();
+        assert!(
+            refused.starts_with("secret a needs ") && refused.contains("KiB are free: remove"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -52,13 +52,17 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    /// Reads `STATE/namespaces`, which is made when it is first written to.
-    pub fn load(state: &Path) -> Result<(Self, Vec<Unreadable>)> {
+    /// Reads `STATE/namespaces`, which is made when it is first written to. One that cannot be read is as if it were empty,
+    /// and told: functions run all the same.
+    pub fn load(state: &Path) -> (Self, Vec<Unreadable>) {
         let folder = state.join("namespaces");
-        let (found, unreadable) = documents(&folder, check)?;
+        let (found, unreadable) = documents(&folder, check).unwrap_or_else(|error| {
+            let reason = format!("cannot be used: {error}");
+            (Vec::new(), vec![Unreadable { path: folder.clone(), reason }])
+        });
         let known = found.into_iter().filter_map(|document| Some((document.name.parse().ok()?, document)));
         let known = Arc::new(RwLock::new(known.collect()));
-        Ok((Self { folder, known }, unreadable))
+        (Self { folder, known }, unreadable)
     }
 
     /// Their names.
@@ -73,9 +77,10 @@ impl Namespaces {
 
     /// Writes a document; when this returns it survives a power cut.
     pub fn put(&self, name: &Namespace, document: &NamespaceDocument) -> Result<()> {
-        file::make_folder(&self.folder, 0o777)?;
         let text = serde_json::to_vec_pretty(document)
             .map_err(|source| Error::Parse { what: format!("the document of namespace {name}"), source })?;
+        file::room(&self.folder, &format!("namespace {name}"), text.len())?;
+        file::make_folder(&self.folder, 0o777)?;
         let path = self.path(name);
         file::replace(&path, &path.with_extension("new"), &text, MODE)?;
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
@@ -112,7 +117,7 @@ mod tests {
     #[test]
     fn put_load_remove() {
         let state = tempfile::tempdir().unwrap();
-        let (namespaces, _) = Namespaces::load(state.path()).unwrap();
+        let (namespaces, _) = Namespaces::load(state.path());
         let name: Namespace = "dev".parse().unwrap();
         let long = BTreeMap::from([("note".to_owned(), "ä\"\n\u{1}".repeat(5000))]);
         let document = NamespaceDocument::new(&name, BTreeMap::new(), long);
@@ -122,13 +127,21 @@ mod tests {
         fs::write(folder.join("torn.new"), "{").unwrap();
         fs::write(folder.join("bad.json"), "{").unwrap();
         fs::copy(folder.join("dev.json"), folder.join("other.json")).unwrap();
-        let (again, unreadable) = Namespaces::load(state.path()).unwrap();
+        let (again, unreadable) = Namespaces::load(state.path());
         assert_eq!((again.get(&name), again.names()), (Some(document), vec![name.clone()]));
         assert_eq!(unreadable.len(), 2, "{unreadable:?}");
         assert!(!folder.join("torn.new").exists() && folder.join("bad.json.unreadable").exists());
         again.remove(&name).unwrap();
         again.remove(&name).unwrap();
         assert_eq!(again.get(&name), None);
-        assert_eq!(Namespaces::load(state.path()).unwrap().0.names(), []);
+        assert_eq!(Namespaces::load(state.path()).0.names(), []);
+    }
+
+    #[test]
+    fn a_folder_that_is_none_stops_nobody() {
+        let state = tempfile::tempdir().unwrap();
+        fs::write(state.path().join("namespaces"), "").unwrap();
+        let (namespaces, unreadable) = Namespaces::load(state.path());
+        assert_eq!((namespaces.names(), unreadable.len()), (Vec::new(), 1), "{unreadable:?}");
     }
 }

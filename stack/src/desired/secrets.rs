@@ -115,6 +115,16 @@ impl Secrets {
         self.path(namespace, name).is_file()
     }
 
+    /// How many bytes a secret has; none where it is not there.
+    pub fn size(&self, namespace: &Namespace, name: &SecretName) -> Result<usize> {
+        let path = self.path(namespace, name);
+        match fs::metadata(&path) {
+            Ok(found) => Ok(usize::try_from(found.len()).unwrap_or(usize::MAX)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+            Err(source) => Err(Error::Read { path, source }),
+        }
+    }
+
     /// A secret's value; nothing where there is none.
     pub fn read(&self, namespace: &Namespace, name: &SecretName) -> Result<Option<Vec<u8>>> {
         let path = self.path(namespace, name);
@@ -139,6 +149,7 @@ impl Secrets {
             return Ok(false);
         }
         let folder = self.folder.join(namespace.as_str());
+        file::room(&folder, &format!("secret {name}"), value.len())?;
         file::make_folder(&folder, FOLDER_MODE)?;
         file::replace(&self.path(namespace, name), &folder.join(NEW), value, FILE_MODE)?;
         Ok(true)

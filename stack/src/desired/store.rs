@@ -1,6 +1,9 @@
 //! The documents of functions: `STATE/functions/NAMESPACE/NAME.json`.
 
+use std::fs;
 use std::path::{Path, PathBuf};
+
+use provisioning::Namespace;
 
 use super::document::Document;
 use super::file::{self, entries};
@@ -50,6 +53,11 @@ impl Store {
         file::remove(&self.path(key)).map(drop)
     }
 
+    /// Removes the folder of a namespace that has no documents any more; one that is not empty stays.
+    pub fn forget(&self, namespace: &Namespace) {
+        let _ = fs::remove_dir(self.folder.join(namespace.as_str()));
+    }
+
     fn path(&self, key: &Key) -> PathBuf {
         self.folder.join(key.namespace.as_str()).join(format!("{}.json", key.name))
     }
@@ -63,8 +71,6 @@ fn check(path: &Path, document: &Document) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::super::document::VERSION;
     use super::*;
 
@@ -82,6 +88,7 @@ mod tests {
         store.put(&key("b"), &Document::new(&key("b"), "b:1")).unwrap();
         store.remove(&key("b")).unwrap();
         store.remove(&key("b")).unwrap();
+        store.forget(&key("a").namespace);
         assert_eq!(store.load().unwrap(), (vec![document], vec![]));
     }
 

@@ -25,11 +25,29 @@ struct Claim {
 #[derive(Debug)]
 enum Act {
     /// Counts on the namespace and on these secrets in it.
-    Use { who: String, secrets: Vec<String> },
+    Use { who: Who, secrets: Vec<String> },
     /// Removes that secret.
     RemoveSecret(String),
     /// Removes the namespace.
     RemoveNamespace,
+}
+
+/// Who counts on something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    /// A function of that name, which is being deployed.
+    Function(String),
+    /// A request that does what this says.
+    Request(String),
+}
+
+/// Who keeps something from being removed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Functions, those that are being deployed among them.
+    pub functions: Vec<String>,
+    /// What other requests are doing.
+    pub requests: Vec<String>,
 }
 
 /// What is being removed.
@@ -54,7 +72,7 @@ impl Claims {
         self: &Arc<Self>,
         namespace: &Namespace,
         secrets: &[String],
-        who: String,
+        who: Who,
     ) -> Result<Held, Going> {
         self.enter(namespace, Act::Use { who, secrets: secrets.to_vec() }, |claims| {
             for claim in claims {
@@ -70,23 +88,18 @@ impl Claims {
         })
     }
 
-    /// Begins to remove a secret, unless somebody uses it; `users` are those that need no request for it.
-    pub fn remove_secret(
-        self: &Arc<Self>,
-        namespace: &Namespace,
-        name: &str,
-        users: impl FnOnce() -> Vec<String>,
-    ) -> Result<Held, Vec<String>> {
+    /// Begins to remove a secret, unless a request needs it that is under way.
+    pub fn remove_secret(self: &Arc<Self>, namespace: &Namespace, name: &str) -> Result<Held, Used> {
         let uses = |secrets: &[String]| secrets.iter().any(|secret| secret == name);
-        self.enter(namespace, Act::RemoveSecret(name.to_owned()), |claims| unused(users(), claims, uses))
+        self.enter(namespace, Act::RemoveSecret(name.to_owned()), |claims| unused(Vec::new(), claims, uses))
     }
 
-    /// Begins to remove a namespace, unless somebody uses it.
+    /// Begins to remove a namespace, unless somebody uses it; `users` are the functions that need no request for it.
     pub fn remove_namespace(
         self: &Arc<Self>,
         namespace: &Namespace,
         users: impl FnOnce() -> Vec<String>,
-    ) -> Result<Held, Vec<String>> {
+    ) -> Result<Held, Used> {
         self.enter(namespace, Act::RemoveNamespace, |claims| unused(users(), claims, |_| true))
     }
 
@@ -106,22 +119,25 @@ impl Claims {
     }
 }
 
-fn unused(
-    mut users: Vec<String>,
-    claims: &[&Claim],
-    counts: impl Fn(&[String]) -> bool,
-) -> Result<(), Vec<String>> {
+fn unused(functions: Vec<String>, claims: &[&Claim], counts: impl Fn(&[String]) -> bool) -> Result<(), Used> {
+    let mut used = Used { functions, ..Used::default() };
     for claim in claims {
-        if let Act::Use { who, secrets } = &claim.act
-            && counts(secrets)
-        {
-            users.push(who.clone());
+        match &claim.act {
+            Act::Use { who: Who::Function(name), secrets } if counts(secrets) => {
+                used.functions.push(name.clone());
+            }
+            Act::Use { who: Who::Request(what), secrets } if counts(secrets) => {
+                used.requests.push(what.clone());
+            }
+            _ => {}
         }
     }
-    users.sort();
-    // A function that is being updated is there twice.
-    users.dedup();
-    if users.is_empty() { Ok(()) } else { Err(users) }
+    for list in [&mut used.functions, &mut used.requests] {
+        list.sort();
+        // A function that is being updated is there twice.
+        list.dedup();
+    }
+    if used == Used::default() { Ok(()) } else { Err(used) }
 }
 
 impl Drop for Held {
@@ -138,25 +154,32 @@ mod tests {
     fn what_is_used_stays_and_what_goes_is_not_used() {
         let claims = Arc::new(Claims::default());
         let (dev, other): (Namespace, Namespace) = ("dev".parse().unwrap(), "other".parse().unwrap());
-        let key = ["key".to_owned()];
-        let deploying = claims.count_on(&dev, &key, "f.dev".into()).unwrap();
-        assert_eq!(claims.remove_secret(&dev, "key", Vec::new).unwrap_err(), ["f.dev"]);
+        let (key, f) = (["key".to_owned()], || Who::Function("f.dev".into()));
+        let used = |functions: &[&str], requests: &[&str]| {
+            let [functions, requests] =
+                [functions, requests].map(|list| list.iter().map(|text| (*text).to_owned()).collect());
+            Used { functions, requests }
+        };
+        let deploying = claims.count_on(&dev, &key, f()).unwrap();
+        assert_eq!(claims.remove_secret(&dev, "key").unwrap_err(), used(&["f.dev"], &[]));
         let twice = || vec!["f.dev".to_owned(), "a.dev".to_owned()];
-        assert_eq!(claims.remove_secret(&dev, "key", twice).unwrap_err(), ["a.dev", "f.dev"]);
-        assert_eq!(claims.remove_namespace(&dev, Vec::new).unwrap_err(), ["f.dev"]);
-        drop(claims.remove_secret(&dev, "another", Vec::new).unwrap());
-        drop(claims.remove_secret(&other, "key", Vec::new).unwrap());
+        assert_eq!(claims.remove_namespace(&dev, twice).unwrap_err(), used(&["a.dev", "f.dev"], &[]));
+        drop(claims.remove_secret(&dev, "another").unwrap());
+        drop(claims.remove_secret(&other, "key").unwrap());
         drop(deploying);
+        let changing = claims.count_on(&dev, &[], Who::Request("a request".into())).unwrap();
+        assert_eq!(claims.remove_namespace(&dev, Vec::new).unwrap_err(), used(&[], &["a request"]));
+        drop(changing);
 
-        let going = claims.remove_secret(&dev, "key", Vec::new).unwrap();
-        assert_eq!(claims.count_on(&dev, &key, "f.dev".into()).unwrap_err(), Going::Secret("key".into()));
-        drop(claims.count_on(&dev, &[], "f.dev".into()).unwrap());
+        let going = claims.remove_secret(&dev, "key").unwrap();
+        assert_eq!(claims.count_on(&dev, &key, f()).unwrap_err(), Going::Secret("key".into()));
+        drop(claims.count_on(&dev, &[], f()).unwrap());
         drop(going);
         let going = claims.remove_namespace(&dev, Vec::new).unwrap();
-        assert_eq!(claims.count_on(&dev, &[], "f.dev".into()).unwrap_err(), Going::Namespace);
-        drop(claims.count_on(&other, &key, "f.other".into()).unwrap());
+        assert_eq!(claims.count_on(&dev, &[], f()).unwrap_err(), Going::Namespace);
+        drop(claims.count_on(&other, &key, f()).unwrap());
         drop(going);
-        drop(claims.count_on(&dev, &key, "f.dev".into()).unwrap());
+        drop(claims.count_on(&dev, &key, f()).unwrap());
         assert!(claims.0.lock().unwrap().claims.is_empty());
     }
 }

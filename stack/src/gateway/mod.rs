@@ -60,7 +60,7 @@ pub struct Gateway {
     provider: Provider,
     claims: Arc<claims::Claims>,
     /// Held while a namespace is made, changed or removed.
-    changing_namespaces: tokio::sync::Mutex<()>,
+    changing_namespaces: Arc<tokio::sync::Mutex<()>>,
     /// The supervisor's socket.
     control: PathBuf,
 }
@@ -89,7 +89,7 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
         proxy,
         provider: options.provider_name.or(config.map(|config| config.gateway.provider)).unwrap_or_default(),
         claims: Arc::default(),
-        changing_namespaces: tokio::sync::Mutex::default(),
+        changing_namespaces: Arc::default(),
         control: options.control.clone(),
     });
     tracing::info!("listening on {}", options.listen);
@@ -200,7 +200,7 @@ fn world(options: &Options, store: Store, registries: Registries) -> Result<Worl
         grace: options.grace,
         prepared: options.prepared,
     };
-    let (namespaces, unreadable) = Namespaces::load(&options.state)?;
+    let (namespaces, unreadable) = Namespaces::load(&options.state);
     tell(unreadable);
     let stored = desired::Secrets::new(&options.state);
     // On a full or broken disk functions run all the same.
@@ -208,5 +208,8 @@ fn world(options: &Options, store: Store, registries: Registries) -> Result<Worl
         tracing::error!("{error}");
     }
     let secrets = Secrets::new(stored, options.secrets_dir.clone());
+    if let Err(error) = secrets.prepare() {
+        tracing::error!("copies of secrets share their memory with others: {error}");
+    }
     Ok(World::new(containerd, network, store, secrets, namespaces, baked, settings))
 }

@@ -1,6 +1,7 @@
 //! `/system/namespaces` and `/system/namespace/NAME`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Buf;
 use hyper::body::Incoming;
@@ -9,16 +10,13 @@ use provisioning::Namespace;
 use serde::{Deserialize, Serialize};
 
 use super::Gateway;
-use super::claims::Held;
+use super::claims::{Held, Who};
 use super::reply::{Refusal, empty, json, refuse};
 use super::router::Act;
 use super::system::{self, Answer, bad_request, namespace_not_valid, read};
 use super::wire::nullable;
 use crate::desired::{MARK, NamespaceDocument, on_disk};
 use crate::error::Error;
-
-/// Namespaces that others use: the appliance's own services, `ctr`, Docker, BuildKit, Kubernetes. None is for functions.
-const RESERVED: [&str; 5] = ["openfaas", "default", "moby", "buildkit", "k8s.io"];
 
 /// A namespace as clients see it.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -42,10 +40,6 @@ fn is_marked(value: Option<&String>) -> bool {
     value.is_some_and(|value| value == "1" || value == "true")
 }
 
-fn is_reserved(name: &str) -> bool {
-    RESERVED.contains(&name)
-}
-
 impl Gateway {
     /// The namespaces that functions may be in; the default one first.
     pub async fn namespaces(&self) -> Answer {
@@ -60,7 +54,7 @@ impl Gateway {
     }
 
     /// Shows, makes, changes or removes one; `name` is the path's, which may be empty.
-    pub async fn namespace(&self, request: Request<Incoming>, act: Act, name: &str) -> Answer {
+    pub async fn namespace(self: &Arc<Self>, request: Request<Incoming>, act: Act, name: &str) -> Answer {
         if name.is_empty() && act != Act::Create {
             return Err(bad_request("namespace not specified in URL"));
         }
@@ -69,12 +63,18 @@ impl Gateway {
         }
         let body = submitted(request, name, act).await?;
         // One change at a time: what is looked at must still be so when it is acted upon.
-        let _turn = self.changing_namespaces.lock().await;
-        match act {
-            Act::Create => self.create(body).await,
-            Act::Replace => self.change(body).await,
-            _ => self.remove(name).await,
-        }
+        let turn = self.changing_namespaces.clone().lock_owned().await;
+        let (gateway, name) = (self.clone(), name.to_owned());
+        // It goes on when the client does not wait for it, and the next one waits for its end.
+        let changed = tokio::spawn(async move {
+            let _turn = turn;
+            match act {
+                Act::Create => gateway.create(body).await,
+                Act::Replace => gateway.change(body).await,
+                _ => gateway.remove(&name).await,
+            }
+        });
+        system::unwound(changed.await)
     }
 
     async fn show(&self, name: &str) -> Answer {
@@ -87,20 +87,19 @@ impl Gateway {
         let name = body.name.as_str();
         let namespace: Namespace =
             name.parse().map_err(|invalid| bad_request(format!("namespace {name:?} {invalid}")))?;
-        if is_reserved(name) {
-            return Err(bad_request(format!("namespace {name} is reserved for what is no function")));
-        }
         let exists = || refuse(StatusCode::CONFLICT, format!("namespace {name} already exists"));
         let _held = self.count_on(&namespace)?;
         let known = namespace == Namespace::default() || self.world.namespaces.get(&namespace).is_some();
         if known || self.labels_in_containerd(name).await?.is_some() {
             return Err(exists());
         }
-        self.world.containerd.ensure_namespace(name).await.map_err(failed)?;
+        // The document first: what is interrupted after it is made whole at the next start.
         let document = NamespaceDocument::new(&namespace, body.labels.clone(), body.annotations.clone());
-        if let Err(error) = self.keep(&namespace, document).await {
+        self.keep(&namespace, document).await.map_err(failed)?;
+        if let Err(error) = self.world.containerd.ensure_namespace(name).await {
             // Not half of it: the same request can be made again.
-            if let Err(second) = self.world.containerd.remove_namespace(name).await {
+            let (namespaces, of) = (self.world.namespaces.clone(), namespace.clone());
+            if let Err(second) = on_disk(move || namespaces.remove(&of)).await {
                 tracing::warn!("taking namespace {name} back: {second}");
             }
             return Err(failed(error));
@@ -128,11 +127,14 @@ impl Gateway {
                 self.functions.all().into_iter().filter(|function| function.key.namespace == namespace);
             inside.filter(|function| function.document().is_some()).map(|f| f.key.to_string()).collect()
         };
-        let held = self.claims.remove_namespace(&namespace, users).map_err(|users| {
-            let functions = if users.len() == 1 { "function" } else { "functions" };
-            let number = users.len();
-            let names = system::list(&users);
-            let message = format!("namespace {name} has {number} {functions} ({names}): remove them first");
+        let _held = self.claims.remove_namespace(&namespace, users).map_err(|used| {
+            let message = if used.functions.is_empty() {
+                format!("{}: try again", used.requests.join(", "))
+            } else {
+                let functions = if used.functions.len() == 1 { "function" } else { "functions" };
+                let (number, names) = (used.functions.len(), system::list(&used.functions));
+                format!("namespace {name} has {number} {functions} ({names}): remove them first")
+            };
             refuse(StatusCode::CONFLICT, message)
         })?;
         let containers = self.world.containerd.container_names(name).await.map_err(failed)?;
@@ -144,24 +146,14 @@ impl Gateway {
             );
             return Err(refuse(StatusCode::CONFLICT, message));
         }
-        // It goes on when the client does not wait for it.
-        let world = self.world.clone();
-        let removed = tokio::spawn(async move {
-            let removed = world.remove_namespace(&namespace).await;
-            drop(held);
-            removed
-        });
-        system::unwound(removed.await).map_err(failed)?;
+        self.world.remove_namespace(&namespace).await.map_err(failed)?;
         Ok(empty(StatusCode::ACCEPTED))
     }
 
     /// Keeps others from removing it meanwhile.
     fn count_on(&self, namespace: &Namespace) -> Result<Held, Refusal> {
-        let who = format!("namespace {namespace}");
-        self.claims.count_on(namespace, &[], who).map_err(|_| {
-            let message = format!("namespace {namespace} is being removed: try again in a moment");
-            refuse(StatusCode::CONFLICT, message)
-        })
+        let who = Who::Request(format!("a request is changing namespace {namespace}"));
+        self.claims.count_on(namespace, &[], who).map_err(|going| system::gone(namespace, going))
     }
 
     async fn keep(&self, namespace: &Namespace, document: NamespaceDocument) -> Result<(), Error> {
@@ -185,7 +177,7 @@ impl Gateway {
         }
         let labels = self.labels_in_containerd(name).await?.ok_or_else(absent)?;
         match parsed {
-            Some(namespace) if is_marked(labels.get(MARK)) && !is_reserved(name) => {
+            Some(namespace) if is_marked(labels.get(MARK)) => {
                 let document = NamespaceDocument::new(&namespace, labels, BTreeMap::new());
                 Ok((namespace, document))
             }
@@ -199,11 +191,11 @@ impl Gateway {
         Ok(found.map(|namespace| namespace.labels.into_iter().collect()))
     }
 
-    /// containerd's namespaces that carry OpenFaaS's mark.
+    /// containerd's namespaces that carry OpenFaaS's mark and have a name that functions can have.
     async fn marked_namespaces(&self) -> Result<Vec<String>, Refusal> {
         let all = self.world.containerd.namespaces().await.map_err(failed)?;
         let ours = all.into_iter().filter(|namespace| is_marked(namespace.labels.get(MARK)));
-        Ok(ours.map(|namespace| namespace.name).filter(|name| !is_reserved(name)).collect())
+        Ok(ours.map(|namespace| namespace.name).filter(|name| name.parse::<Namespace>().is_ok()).collect())
     }
 
     /// Refuses a namespace that functions may not be in.

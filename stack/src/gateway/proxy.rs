@@ -100,7 +100,8 @@ impl Gateway {
         parts.version = hyper::Version::HTTP_11;
         let desk = Desk::new(body);
         let (running, mut response) = loop {
-            if matches!(function.state(), State::Idle) && function.document().is_some_and(|d| d.replicas == 0) {
+            if matches!(function.state(), State::Idle) && function.document().is_some_and(|d| d.replicas == 0)
+            {
                 function.wake();
             }
             let Some(running) = function.enter(deadline - Instant::now()).await else {

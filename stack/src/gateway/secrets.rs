@@ -9,9 +9,10 @@ use provisioning::{Namespace, Provider};
 use serde::{Deserialize, Serialize};
 
 use super::Gateway;
+use super::claims::Who;
 use super::reply::{Refusal, empty, json, refuse};
 use super::router::Act;
-use super::system::{Answer, bad_request, named, namespace_not_valid, or_query, parameter, read};
+use super::system::{Answer, bad_request, gone, named, namespace_not_valid, or_query, parameter, read};
 use super::wire::nullable;
 use crate::base64;
 use crate::desired::{LARGEST_SECRET_BYTES, SecretName, on_disk};
@@ -99,24 +100,36 @@ impl Gateway {
     }
 
     async fn put_secret(&self, namespace: &Namespace, name: &SecretName, value: Vec<u8>, act: Act) -> Answer {
-        let who = format!("secret {name}");
-        let _held = self.claims.count_on(namespace, &[], who).map_err(|_| namespace_not_valid())?;
+        let who = Who::Request(format!("a request is changing secret {name}"));
+        let held = self.claims.count_on(namespace, &[], who).map_err(|going| gone(namespace, going))?;
         self.must_be_open(namespace).await?;
         // Clients of faasd know no difference between the two.
         let either = self.provider == Provider::Faasd;
         let create = act == Act::Create;
-        let (secrets, namespace, stored) = (self.world.secrets.clone(), namespace.clone(), name.clone());
+        let (world, functions) = (self.world.clone(), self.functions.clone());
+        let (namespace, stored) = (namespace.clone(), name.clone());
         let put = on_disk(move || {
-            let put = secrets.stored.put(&namespace, &stored, &value, |there| either || there != create)?;
-            Ok(put.then(|| secrets.renew()))
+            // The disk goes on when the client does not wait for it, and so does what it counts on.
+            let _held = held;
+            let mut new = false;
+            let wanted = |there: bool| {
+                new = !there;
+                either || there != create
+            };
+            if !world.secrets.stored.put(&namespace, &stored, &value, wanted)? {
+                return Ok(None);
+            }
+            // It is stored: what is wrong with one function's copy is no failure of the request.
+            if let Err(error) = world.secrets.renew(&namespace, &stored) {
+                tracing::warn!("not every function has the new value of secret {stored}: {error}");
+            }
+            if new {
+                functions.note_missing_secrets(&world, Some(&namespace));
+            }
+            Ok(Some(new))
         });
         match put.await.map_err(failed)? {
-            Some(Ok(())) => Ok(empty(if create && !either { StatusCode::CREATED } else { StatusCode::OK })),
-            Some(Err(error)) => {
-                let message =
-                    format!("secret {name} is stored, but not every function has it: {error}; try again");
-                Err(refuse(StatusCode::INTERNAL_SERVER_ERROR, message))
-            }
+            Some(new) => Ok(empty(if new { StatusCode::CREATED } else { StatusCode::OK })),
             None if create => Err(refuse(StatusCode::CONFLICT, format!("secret {name} already exists"))),
             None => Err(not_found(name)),
         }
@@ -124,25 +137,23 @@ impl Gateway {
 
     async fn remove_secret(&self, namespace: &Namespace, name: &SecretName) -> Answer {
         self.must_be_open(namespace).await?;
-        let users = || {
-            let uses = |secrets: &[String]| secrets.iter().any(|secret| secret == name.as_str());
-            let all =
-                self.functions.all().into_iter().filter(|function| function.key.namespace == *namespace);
-            all.filter(|function| function.document().is_some_and(|document| uses(&document.secrets)))
-                .map(|function| function.key.to_string())
-                .collect()
-        };
-        // It could not start again, after a crash or at the machine's next start.
-        let _held = self.claims.remove_secret(namespace, name.as_str(), users).map_err(|users| {
-            let message = format!(
-                "secret {name} is used by {}: remove the functions or update them to do without it, or replace its \
-                 value with PUT",
-                super::system::list(&users)
-            );
+        let held = self.claims.remove_secret(namespace, name.as_str()).map_err(|used| {
+            let who = super::system::list(&used.functions);
+            let message = format!("secret {name} is needed by what is being deployed ({who}): try again");
             refuse(StatusCode::CONFLICT, message)
         })?;
-        let (stored, of, named) = (self.world.secrets.stored.clone(), namespace.clone(), name.clone());
-        match on_disk(move || stored.remove(&of, &named)).await.map_err(failed)? {
+        let (world, functions) = (self.world.clone(), self.functions.clone());
+        let (of, named) = (namespace.clone(), name.clone());
+        let removed = on_disk(move || {
+            let _held = held;
+            let removed = world.secrets.stored.remove(&of, &named)?;
+            // What runs keeps its copy; whoever starts it again should know before it does not.
+            if removed {
+                functions.note_missing_secrets(&world, Some(&of));
+            }
+            Ok(removed)
+        });
+        match removed.await.map_err(failed)? {
             true => Ok(empty(StatusCode::OK)),
             false => Err(not_found(name)),
         }

@@ -120,7 +120,12 @@ pub async fn serve(
 impl Gateway {
     /// Answers within a time: a function's call has its own, counted from its begin; what the gateway says itself takes
     /// as long as it takes, but must be read then.
-    async fn timed(&self, request: Request<Incoming>, client: SocketAddr, clock: &Clock) -> Response<Body> {
+    async fn timed(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        client: SocketAddr,
+        clock: &Clock,
+    ) -> Response<Body> {
         let route = route(request.method(), request.uri().path());
         let (call, lines) = (matches!(route, Route::Invoke(..)), route == Route::Machine);
         let counting = call.then(|| clock.begin(self.proxy.limit() + LAST_WORDS));
@@ -133,7 +138,7 @@ impl Gateway {
         answer.map(|body| counting.hold(body))
     }
 
-    async fn answer(&self, request: Request<Incoming>, client: SocketAddr) -> Response<Body> {
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>, client: SocketAddr) -> Response<Body> {
         let uri = request.uri().clone();
         let path = uri.path();
         let route = route(request.method(), path);

@@ -11,14 +11,14 @@ use provisioning::Namespace;
 use serde::de::DeserializeOwned;
 
 use super::Gateway;
-use super::claims::Going;
+use super::claims::{Going, Who};
 use super::reply::{Body, Refusal, empty, json, refuse, text};
 use super::wire::{Deletion, Deployment, Info, Scaling, Status};
 use crate::containerd::normalise;
-use crate::desired::Document;
+use crate::desired::{Document, on_disk};
 use crate::error::Error;
 use crate::key::Key;
-use crate::reconcile::{Function, Probes, Refused, Scale};
+use crate::reconcile::{Function, LARGEST_SECRETS_BYTES, Probes, Refused, Scale};
 use crate::runtime::{Limits, constraints};
 
 /// Largest document that the API takes: annotations may be long, and somebody with the password is not the enemy.
@@ -80,9 +80,12 @@ impl Gateway {
         }
         let document = deployment.document(&key);
         // Before they are looked at, and until the document is kept: nobody may remove them meanwhile.
-        let held = self.claims.count_on(&key.namespace, &document.secrets, key.to_string()).map_err(gone)?;
+        let who = Who::Function(key.to_string());
+        let held = self.claims.count_on(&key.namespace, &document.secrets, who);
+        let held = held.map_err(|going| gone(&key.namespace, going))?;
         self.must_be_open(&key.namespace).await?;
-        self.check(&document)?;
+        check(&document)?;
+        self.check_secrets(&key.namespace, &document).await?;
         let image = document.image.clone();
         // It goes on when the client does not wait for it, and so does what it counts on.
         let (functions, of) = (self.functions.clone(), key.clone());
@@ -157,34 +160,54 @@ impl Gateway {
         })
     }
 
-    /// What can be known to be wrong before anything is started.
-    fn check(&self, document: &Document) -> Result<(), Refusal> {
-        if normalise(&document.image).is_none() {
-            return Err(bad_request(format!("image {:?} is no image reference", document.image)));
-        }
-        Limits::parse(document.limits.as_ref()).map_err(|error| bad_request(format!("limits: {error}")))?;
-        Limits::parse(document.requests.as_ref())
-            .map_err(|error| bad_request(format!("requests: {error}")))?;
-        Scale::parse(&document.labels).map_err(bad_request)?;
-        Probes::parse(&document.annotations).map_err(bad_request)?;
-        let odd = |(name, value): (&String, &String)| {
-            name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
+    /// The secrets of a deployment: all there, and not more than an instance's copies of them may take.
+    async fn check_secrets(&self, namespace: &Namespace, document: &Document) -> Result<(), Refusal> {
+        let (secrets, document) = (self.world.secrets.clone(), document.clone());
+        let failed = |error: Error| {
+            refuse(StatusCode::INTERNAL_SERVER_ERROR, format!("unable to read secrets: {error}"))
         };
-        if let Some((name, _)) = document.environment.iter().find(|pair| odd(*pair)) {
-            return Err(bad_request(format!("envVars: {name:?} cannot be an environment variable")));
+        let look = move || match secrets.missing(&document) {
+            Some(name) => Ok(Err(Going::Secret(name))),
+            None => secrets.size(&document).map(Ok),
+        };
+        let bytes = on_disk(look).await.map_err(failed)?.map_err(|going| gone(namespace, going))?;
+        if bytes > LARGEST_SECRETS_BYTES {
+            return Err(bad_request(format!(
+                "secrets: they have {bytes} bytes together, a function may have {LARGEST_SECRETS_BYTES}: name fewer, or \
+                 keep large files in the image"
+            )));
         }
-        if document.env_process.as_ref().is_some_and(|text| text.contains('\0')) {
-            return Err(bad_request("envProcess: holds a zero byte"));
-        }
-        constraints::check(&document.constraints).map_err(|error| bad_request(error.to_string()))?;
-        self.world.secrets.missing(document).map_or(Ok(()), |name| Err(gone(Going::Secret(name))))
+        Ok(())
     }
 }
 
+/// What can be known to be wrong before anything is started.
+fn check(document: &Document) -> Result<(), Refusal> {
+    if normalise(&document.image).is_none() {
+        return Err(bad_request(format!("image {:?} is no image reference", document.image)));
+    }
+    Limits::parse(document.limits.as_ref()).map_err(|error| bad_request(format!("limits: {error}")))?;
+    Limits::parse(document.requests.as_ref()).map_err(|error| bad_request(format!("requests: {error}")))?;
+    Scale::parse(&document.labels).map_err(bad_request)?;
+    Probes::parse(&document.annotations).map_err(bad_request)?;
+    let odd = |(name, value): (&String, &String)| {
+        name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
+    };
+    if let Some((name, _)) = document.environment.iter().find(|pair| odd(*pair)) {
+        return Err(bad_request(format!("envVars: {name:?} cannot be an environment variable")));
+    }
+    if document.env_process.as_ref().is_some_and(|text| text.contains('\0')) {
+        return Err(bad_request("envProcess: holds a zero byte"));
+    }
+    constraints::check(&document.constraints).map_err(|error| bad_request(error.to_string()))
+}
+
 /// What a deployment counts on, and is not there or will not be in a moment.
-fn gone(going: Going) -> Refusal {
+pub(super) fn gone(namespace: &Namespace, going: Going) -> Refusal {
     match going {
-        Going::Namespace => namespace_not_valid(),
+        Going::Namespace => {
+            refuse(StatusCode::CONFLICT, format!("namespace {namespace} is being removed, try again"))
+        }
         Going::Secret(name) => bad_request(format!("unable to find secret: {name}")),
     }
 }

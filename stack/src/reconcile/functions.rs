@@ -5,15 +5,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use provisioning::Namespace;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{World, pause};
 use super::actor::Actor;
 use super::command::Command;
 use super::endpoint::{Endpoint, Running};
 use super::notices::Notices;
 use super::pool::Pool;
+use super::{World, pause};
 use crate::desired::Document;
 use crate::error::Error;
 use crate::key::Key;
@@ -326,6 +327,24 @@ impl Functions {
     /// Sets how many instances should run, within what its labels allow.
     pub async fn scale(self: &Arc<Self>, key: &Key, replicas: u64) -> Result<(), Refused> {
         self.ask(key, |reply| Command::Scale { replicas, reply }).await
+    }
+
+    /// Looks which functions, of a namespace or of all, name secrets that are not there: each gets a notice, and loses it when
+    /// they are there again. What runs keeps its copies. Waits for the disk.
+    pub fn note_missing_secrets(&self, world: &World, namespace: Option<&Namespace>) {
+        for function in self.all() {
+            if namespace.is_some_and(|namespace| *namespace != function.key.namespace) {
+                continue;
+            }
+            let missing = function.document().and_then(|document| world.secrets.missing(&document));
+            let text =
+                missing.map(|name| format!("names secret {name}, which is not there: it cannot start again"));
+            if self.notices.set_missing(&function.key, text.clone())
+                && let Some(text) = text
+            {
+                tracing::warn!("{} {text}; make the secret, or deploy the function without it", function.key);
+            }
+        }
     }
 
     /// Starts an actor for containers that no document asks for: it will remove them.

@@ -7,6 +7,8 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use provisioning::Namespace;
+
 use super::instance::{full_name, is_instance_name};
 use super::surroundings;
 use crate::error::{Error, Result};
@@ -23,6 +25,12 @@ const AGAIN: Duration = Duration::from_millis(10);
 pub fn folder(root: &str, key: &Key, replica: u32) -> Option<PathBuf> {
     let group = surroundings::cgroup(root, key, replica)?;
     Some(Path::new(CGROUPS).join(group.trim_start_matches('/')))
+}
+
+/// The group of a namespace's instances; nothing where there are no groups.
+pub fn of_namespace(root: &str, namespace: &Namespace) -> Option<PathBuf> {
+    let below = root.trim_start_matches('/');
+    (!root.is_empty()).then(|| Path::new(CGROUPS).join(below).join(namespace.as_str()))
 }
 
 /// Kills whoever is left in a group and below, at once and without a race against forks (`cgroup.kill`, cgroup-v2.rst),
@@ -145,6 +153,7 @@ mod tests {
         let path = folder("/workload", &key, 3).unwrap();
         assert_eq!(path, Path::new("/sys/fs/cgroup/workload/dev/f.3"));
         assert_eq!(instance(&path).as_deref(), Some("dev.f.3"));
+        assert_eq!(of_namespace("/workload", &key.namespace).as_deref(), path.parent());
         assert_eq!(folder("", &key, 3), None);
         for other in ["/sys/fs/cgroup/workload/shims/x", "/sys/fs/cgroup/workload/dev/f.x", "/"] {
             assert_eq!(instance(Path::new(other)), None);

@@ -10,7 +10,7 @@ use super::{World, group, surroundings};
 use crate::containerd::{
     Image, LABEL_ADDRESS, LABEL_DIGEST, LABEL_FUNCTION, LABEL_REPLICA, NewContainer, Task,
 };
-use crate::desired::Document;
+use crate::desired::{Document, on_disk};
 use crate::duration;
 use crate::error::{Error, Result};
 use crate::key::Key;
@@ -147,7 +147,8 @@ impl World {
         let (key, name) = (&instance.key, instance.name());
         let namespace = key.namespace.as_str();
         let limits = Limits::parse(document.limits.as_ref())?;
-        let secrets = self.secrets.of(document)?;
+        let (all, of) = (self.secrets.clone(), document.clone());
+        let secrets = on_disk(move || all.of(&of)).await?;
         // The network takes as long as the snapshot: both at once.
         let root = async {
             self.containerd.remove_snapshot(namespace, &instance.id).await?;
@@ -158,7 +159,9 @@ impl World {
         let unusable = |reason| Error::ImageUnusable { reference: image.reference.clone(), reason };
         let (passwd, group) = (read_file(&mounts, "/etc/passwd"), read_file(&mounts, "/etc/group"));
         let identity = resolve(&image.process.user, &passwd, &group).map_err(unusable)?;
-        let secrets = self.secrets.copy(&name, &key.namespace, &secrets, &identity)?;
+        let (all, of, user) = (self.secrets.clone(), instance.clone(), identity.clone());
+        let copied = on_disk(move || all.copy(&of.name(), &of.key.namespace, &secrets, &user));
+        let secrets = copied.await?;
         let (resolv_conf, hosts) = surroundings::refresh(self, self.network.gateway())?;
         let ([stdout, stderr], held) = surroundings::make_fifos(&self.settings.fifos, &name)?;
         let paths = Paths {
@@ -201,7 +204,8 @@ impl World {
         };
         let detached = self.network.detach(&instance.name(), instance.address).await;
         let fifos = surroundings::remove_fifos(&self.settings.fifos, &instance.name());
-        let secrets = self.secrets.forget(&instance.name());
+        let (all, name) = (self.secrets.clone(), instance.name());
+        let secrets = on_disk(move || all.forget(&name)).await;
         let snapshot = self.containerd.remove_snapshot(namespace, &instance.id).await;
         stopped.and(group).and(detached).and(fifos).and(secrets).and(snapshot)?;
         // Last, and only then, because it holds the labels that lead to the rest.

@@ -45,10 +45,10 @@ pub use instance::is_instance_name;
 pub use pool::Pool;
 pub use probe::Probes;
 pub use scale::Scale;
-pub use secrets::Secrets;
+pub use secrets::{LARGEST_SECRETS_BYTES, Secrets};
 
 use crate::containerd::{Containerd, Layout};
-use crate::desired::{Namespaces, Store};
+use crate::desired::{Namespaces, Store, on_disk};
 use crate::network::Network;
 use crate::registry;
 
@@ -162,6 +162,8 @@ pub async fn begin(world: &Arc<World>, functions: &Arc<Functions>) {
         attempt += 1;
     }
     world.swept.send_replace(true);
+    let (world, functions) = (world.clone(), functions.clone());
+    on_disk(move || functions.note_missing_secrets(&world, None)).await;
 }
 
 /// Returns when each of the actors that were let begin has tried once.

@@ -1,5 +1,6 @@
-//! What a person should know of the functions: which of them ended or did not start, and why. The supervisor shows it
-//! (`X_NOTICE=`, a word of ours among those of sd_notify(3)); the actor of a function takes its notice back when it has been well for a while.
+//! What a person should know of the functions: which of them ended or did not start, and why, and which could not start
+//! again. The supervisor shows it (`X_NOTICE=`, a word of ours among those of sd_notify(3)); the actor of a function takes
+//! its notice back when it has been well for a while.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,15 +13,24 @@ const NAMED: usize = 8;
 /// Characters of one reason.
 const LONGEST: usize = 300;
 
-/// The notices by function.
+/// The notices.
 #[derive(Debug, Default)]
-pub struct Notices(Mutex<BTreeMap<String, (u32, String)>>);
+pub struct Notices(Mutex<All>);
+
+/// By function.
+#[derive(Debug, Default)]
+struct All {
+    /// What happened last, and how often.
+    happened: BTreeMap<String, (u32, String)>,
+    /// What is missing for its next start, however well it is now.
+    missing: BTreeMap<String, String>,
+}
 
 impl Notices {
     /// Notes that a function ended, or did not start.
     pub fn set(&self, key: &Key, reason: &str) {
         self.change(|all| {
-            let notice = all.entry(key.to_string()).or_default();
+            let notice = all.happened.entry(key.to_string()).or_default();
             *notice = (notice.0.saturating_add(1), one_line(reason));
             true
         });
@@ -28,20 +38,35 @@ impl Notices {
 
     /// Takes a function's notice back.
     pub fn clear(&self, key: &Key) {
-        self.change(|all| all.remove(&key.to_string()).is_some());
+        self.change(|all| all.happened.remove(&key.to_string()).is_some());
     }
 
-    /// Whether there is one of a function.
+    /// Notes what is missing for a function's next start, or that nothing is. Tells whether that is new.
+    pub fn set_missing(&self, key: &Key, missing: Option<String>) -> bool {
+        let (key, missing) = (key.to_string(), missing.map(|text| one_line(&text)));
+        self.change(|all| {
+            let changed = all.missing.get(&key) != missing.as_ref();
+            match missing {
+                Some(text) => drop(all.missing.insert(key, text)),
+                None => drop(all.missing.remove(&key)),
+            }
+            changed
+        })
+    }
+
+    /// Whether there is one of a function's end or failure.
     pub fn has(&self, key: &Key) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&key.to_string())
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).happened.contains_key(&key.to_string())
     }
 
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<String, (u32, String)>) -> bool) {
+    fn change(&self, change: impl FnOnce(&mut All) -> bool) -> bool {
         // Told under the lock: the last word must be the newest.
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if change(&mut all) {
+        let changed = change(&mut all);
+        if changed {
             notify(&format!("X_NOTICE={}", tell(&all)));
         }
+        changed
     }
 }
 
@@ -55,14 +80,16 @@ fn one_line(reason: &str) -> String {
     reason.chars().map(fit).take(LONGEST).collect()
 }
 
-fn tell(all: &BTreeMap<String, (u32, String)>) -> String {
-    let one = |(key, (times, reason)): (&String, &(u32, String))| match times {
+fn tell(all: &All) -> String {
+    let happened = all.happened.iter().map(|(key, (times, reason))| match times {
         1 => format!("function {key}: {reason}"),
         many => format!("function {key}: {reason}, {many} times"),
-    };
-    let mut told: Vec<_> = all.iter().take(NAMED).map(one).collect();
-    if all.len() > NAMED {
-        told.push(format!("{} functions more", all.len() - NAMED));
+    });
+    let missing = all.missing.iter().map(|(key, reason)| format!("function {key}: {reason}"));
+    let mut told: Vec<_> = happened.chain(missing).take(NAMED).collect();
+    let number = all.happened.len() + all.missing.len();
+    if number > NAMED {
+        told.push(format!("{} more of functions", number - NAMED));
     }
     told.join("; ")
 }
@@ -83,8 +110,22 @@ mod tests {
             notices.set(&key(&format!("f{number}")), &"x".repeat(5000));
         }
         let told = tell(&notices.0.lock().unwrap());
-        assert!(told.len() < 4000 && told.ends_with("; 93 functions more"), "{}", told.len());
+        assert!(told.len() < 4000 && told.ends_with("; 93 more of functions"), "{}", told.len());
         notices.clear(&key("f"));
         assert!(!notices.has(&key("f")) && notices.has(&key("f1")));
+    }
+
+    #[test]
+    fn what_is_missing_outlasts_what_happened() {
+        let notices = Notices::default();
+        let key = Key::new("f", "").unwrap();
+        assert!(notices.set_missing(&key, Some("names a; which".into())));
+        assert!(!notices.set_missing(&key, Some("names a; which".into())));
+        notices.set(&key, "ended");
+        notices.clear(&key);
+        assert!(!notices.has(&key));
+        assert_eq!(tell(&notices.0.lock().unwrap()), "function f.openfaas-fn: names a, which");
+        assert!(notices.set_missing(&key, None));
+        assert_eq!(tell(&notices.0.lock().unwrap()), "");
     }
 }

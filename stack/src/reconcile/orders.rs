@@ -90,6 +90,7 @@ impl Actor {
         self.backoff.reset();
         self.not_before = None;
         self.functions.notices.clear(&self.function.key);
+        self.functions.notices.set_missing(&self.function.key, None);
         // `converge` removes the old ones as soon as their calls have ended.
         let previous = std::mem::take(&mut self.serving);
         self.give_up_rest();
@@ -168,6 +169,7 @@ impl Actor {
             self.document = None;
             self.function.set_document(None);
         }
+        self.functions.notices.set_missing(&self.function.key, None);
         self.function.close();
         Ok(self.clear_all().await?)
     }

@@ -5,13 +5,14 @@
 //! below one that is closed, and sees it as `/var/openfaas/secrets`, read-only. Another function has no path to it. A new
 //! value is renamed over the old one within the folder, which running functions see at once and never by half.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::mount::{MsFlags, mount};
 use provisioning::Namespace;
 
 use crate::desired::{self, Document, SecretName};
@@ -20,6 +21,12 @@ use crate::runtime::Identity;
 
 /// Name of a copy that is being written: no secret's.
 const NEW: &str = "~new";
+
+/// Most that the secrets of one function may have together, in bytes: each of its instances has copies of them all.
+pub const LARGEST_SECRETS_BYTES: usize = 1 << 20;
+
+/// Memory for all copies.
+const ROOM_MIB: usize = 16;
 
 /// The stored secrets and the instances' copies. Clones share them.
 #[derive(Debug, Clone)]
@@ -32,9 +39,34 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// `copies` is a folder in memory.
+    /// `copies` is a folder in memory; see [`Self::prepare`].
     pub fn new(stored: desired::Secrets, copies: PathBuf) -> Self {
         Self { stored, copies, copying: Arc::default() }
+    }
+
+    /// Gives the copies memory of their own, so that many of them leave room for everybody else. Needs `CAP_SYS_ADMIN`, as
+    /// do the functions' network namespaces. Copies that are there already stay where they are: functions see them.
+    pub fn prepare(&self) -> Result<()> {
+        make(&self.copies, 0o700)?;
+        let read = |source| Error::Read { path: self.copies.clone(), source };
+        let own = fs::metadata(&self.copies).map_err(read)?.dev();
+        let above = fs::metadata(self.copies.join("..")).map_err(read)?.dev();
+        if own != above || !entries(&self.copies)?.is_empty() {
+            return Ok(());
+        }
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        let options = format!("mode=0700,size={ROOM_MIB}m");
+        mount(Some("secrets"), &self.copies, Some("tmpfs"), flags, Some(options.as_str()))
+            .map_err(|errno| Error::Write { path: self.copies.clone(), source: errno.into() })
+    }
+
+    /// Bytes of a document's secrets together.
+    pub fn size(&self, document: &Document) -> Result<usize> {
+        let Ok(namespace) = document.namespace.parse::<Namespace>() else { return Ok(0) };
+        let names: BTreeSet<SecretName> =
+            document.secrets.iter().filter_map(|name| name.parse().ok()).collect();
+        let sizes = names.iter().map(|name| self.stored.size(&namespace, name));
+        sizes.sum::<Result<usize>>()
     }
 
     /// The first secret of a document that is not there.
@@ -88,48 +120,61 @@ impl Secrets {
     /// Removes the copies of instances that are none of these, and renews those of the others: what was stored just
     /// before the last gateway died has not reached them.
     pub(super) fn sweep(&self, names: &HashSet<String>) -> Result<()> {
-        for folder in entries(&self.copies)? {
-            let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if !names.contains(name) {
-                self.forget(name)?;
-            }
-        }
-        self.renew()
-    }
-
-    /// Brings every instance's copies up to date. One that cannot be written keeps none of the others from it; the first
-    /// error is told.
-    pub fn renew(&self) -> Result<()> {
         let _turn = self.turn();
         let mut first = Ok(());
         for folder in entries(&self.copies)? {
-            first = first.and(self.renew_folder(&folder));
+            let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if !names.contains(name) {
+                first = first.and(clear(&folder));
+                continue;
+            }
+            let Some(namespace) = namespace(&folder) else { continue };
+            let copies = entries(&folder).unwrap_or_else(|error| {
+                tracing::warn!("{error}");
+                Vec::new()
+            });
+            for copy in copies {
+                let name = copy.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                if let Ok(name) = name.parse::<SecretName>() {
+                    first = first.and(self.renew_copy(&folder, &namespace, &name));
+                }
+            }
         }
         first
     }
 
-    fn renew_folder(&self, folder: &Path) -> Result<()> {
-        let instance = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let namespace = instance.split('.').next().and_then(|text| text.parse::<Namespace>().ok());
-        let Some(namespace) = namespace else { return Ok(()) };
+    /// Brings the copies of one secret up to date. One that cannot be written keeps none of the others from it; the first
+    /// error is told.
+    pub fn renew(&self, of: &Namespace, name: &SecretName) -> Result<()> {
+        let _turn = self.turn();
         let mut first = Ok(());
-        for copy in entries(folder)? {
-            let name = copy.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let Ok(name) = name.parse::<SecretName>() else { continue };
-            // One that is gone stays as it was: somebody took the file away behind our back, and the function runs.
-            let Some(value) = self.stored.read(&namespace, &name)? else { continue };
-            let (old, owner) = (fs::read(&copy), fs::metadata(&copy));
-            let owner = owner.map_err(|source| Error::Read { path: copy.clone(), source })?;
-            if !old.is_ok_and(|old| old == value) {
-                first = first.and(write(folder, name.as_str(), &value, owner.uid(), owner.gid()));
+        for folder in entries(&self.copies)?.iter().filter(|folder| namespace(folder).as_ref() == Some(of)) {
+            if folder.join(name.as_str()).exists() {
+                first = first.and(self.renew_copy(folder, of, name));
             }
         }
         first
+    }
+
+    fn renew_copy(&self, folder: &Path, namespace: &Namespace, name: &SecretName) -> Result<()> {
+        let copy = folder.join(name.as_str());
+        // One that is gone stays as it was: the function runs.
+        let Some(value) = self.stored.read(namespace, name)? else { return Ok(()) };
+        let owner = fs::metadata(&copy).map_err(|source| Error::Read { path: copy.clone(), source })?;
+        if fs::read(&copy).is_ok_and(|old| old == value) {
+            return Ok(());
+        }
+        write(folder, name.as_str(), &value, owner.uid(), owner.gid())
     }
 
     fn turn(&self) -> MutexGuard<'_, ()> {
         self.copying.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The namespace of the instance whose folder this is.
+fn namespace(folder: &Path) -> Option<Namespace> {
+    folder.file_name()?.to_str()?.split('.').next()?.parse().ok()
 }
 
 fn make(folder: &Path, mode: u32) -> Result<()> {
@@ -165,6 +210,15 @@ fn write(folder: &Path, name: &str, value: &[u8], uid: u32, gid: u32) -> Result<
     };
     act().map_err(|source| {
         let _ = fs::remove_file(&new);
+        if source.kind() == ErrorKind::StorageFull {
+            return Error::Invalid {
+                what: format!("secret {name}"),
+                reason: format!(
+                    "does not fit into the {ROOM_MIB} MiB of memory that all copies of secrets share: remove functions \
+                     that have large ones, or store less in them"
+                ),
+            };
+        }
         Error::Write { path: path.clone(), source }
     })
 }
@@ -224,6 +278,9 @@ mod tests {
             document.secrets = vec!["key".into(), bad.into()];
             assert_eq!(lab.secrets.missing(&document).as_deref(), Some(bad));
         }
+        lab.store("other", "yz");
+        document.secrets = ["key", "other", "key"].map(Into::into).to_vec();
+        assert_eq!(lab.secrets.size(&document).unwrap(), 3);
         document = Document::new(&Key::new("f", "dev").unwrap(), "f");
         document.secrets = vec!["key".into()];
         assert_eq!(lab.secrets.missing(&document).as_deref(), Some("key"));
@@ -244,13 +301,20 @@ mod tests {
         lab.store("a", "newer");
         fs::write(folder.join(NEW), "torn").unwrap();
         let before = fs::metadata(folder.join("b")).unwrap().ino();
-        lab.secrets.renew().unwrap();
+        let renew = |name: &str| lab.secrets.renew(&lab.namespace, &name.parse().unwrap());
+        renew("a").unwrap();
         assert_eq!(fs::read_to_string(folder.join("a")).unwrap(), "newer");
         assert_eq!(fs::metadata(folder.join("b")).unwrap().ino(), before, "it was no other");
         assert!(!folder.join(NEW).exists());
-        // Taken away by hand: what runs keeps it.
+        // What cannot be read is told, and is no reason to leave others as they are.
+        fs::create_dir(lab.copies.join("openfaas-fn.b.0")).unwrap();
+        fs::create_dir(lab.copies.join("openfaas-fn.b.0/a")).unwrap();
+        lab.store("a", "newest");
+        assert!(renew("a").is_err());
+        assert_eq!(fs::read_to_string(folder.join("a")).unwrap(), "newest");
+        // Removed: what runs keeps it.
         lab.secrets.stored.remove(&lab.namespace, &"b".parse().unwrap()).unwrap();
-        lab.secrets.renew().unwrap();
+        renew("b").unwrap();
         assert!(folder.join("b").exists());
 
         lab.store("b", "again");

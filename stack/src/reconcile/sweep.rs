@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::instance::{Instance, is_instance_name};
 use super::{Functions, World, group};
+use crate::desired::on_disk;
 use crate::error::{Error, Result};
 
 /// Takes note of every instance that exists (its address is taken, its function's actor will deal with it) and removes
@@ -42,7 +43,8 @@ pub async fn sweep(world: &Arc<World>, functions: &Arc<Functions>) -> Result<()>
     }
     world.network.sweep(&names, &addresses).await?;
     sweep_fifos(world, &names);
-    told(world.secrets.sweep(&names));
+    let (secrets, kept) = (world.secrets.clone(), names.clone());
+    told(on_disk(move || secrets.sweep(&kept)).await);
     for folder in group::strays(&world.settings.cgroup_root, &names) {
         tracing::info!("removing the group {} of a former life", folder.display());
         told(group::end(&folder).await);

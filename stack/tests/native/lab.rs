@@ -235,25 +235,29 @@ impl Lab {
     /// Everything on the machine that an instance could have left behind.
     pub async fn leftovers(&self) -> Vec<String> {
         let mut found = Vec::new();
-        for folder in [
-            "netns",
-            "fifo",
-            "copies",
-            "state/functions/openfaas-fn",
-            "run/io.containerd.runtime.v2.task/openfaas-fn",
-        ] {
-            let entries = fs::read_dir(self.folder.join(folder)).into_iter().flatten().flatten();
-            found.extend(entries.map(|entry| entry.path().display().to_string()));
+        let inside = |folder: &Path| -> Vec<PathBuf> {
+            fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+        };
+        for folder in ["netns", "fifo", "copies"] {
+            found.extend(inside(&self.folder.join(folder)));
         }
+        // Of each namespace.
+        for folder in ["state/functions", "run/io.containerd.runtime.v2.task"] {
+            found.extend(inside(&self.folder.join(folder)).iter().flat_map(|namespace| inside(namespace)));
+        }
+        let mut found: Vec<_> = found.into_iter().map(|path| path.display().to_string()).collect();
         let links = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
         found.extend(
             links.filter_map(|e| e.file_name().into_string().ok()).filter(|name| name.starts_with("of0-")),
         );
         let containerd = self.containerd();
-        let containers = containerd.containers_of("openfaas-fn", None).await.unwrap();
-        found.extend(containers.into_iter().map(|container| format!("container {}", container.id)));
-        let snapshots = containerd.instance_snapshots("openfaas-fn").await.unwrap();
-        found.extend(snapshots.into_iter().map(|name| format!("snapshot {name}")));
+        for namespace in containerd.namespaces().await.unwrap() {
+            let namespace = namespace.name.as_str();
+            let containers = containerd.containers_of(namespace, None).await.unwrap();
+            found.extend(containers.into_iter().map(|container| format!("container {}", container.id)));
+            let snapshots = containerd.instance_snapshots(namespace).await.unwrap();
+            found.extend(snapshots.into_iter().map(|name| format!("snapshot {name}")));
+        }
         found.extend(self.processes("/watchdog").into_iter().map(|pid| format!("process {pid}")));
         // A shim goes a moment after its last answer.
         let end = Instant::now() + Duration::from_secs(2);

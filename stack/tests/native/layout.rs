@@ -14,7 +14,12 @@ const PROGRAMS: [&str; 5] = ["/bin/cat", "/bin/sh", "/bin/sleep", "/usr/bin/env"
 
 /// Writes a layout whose image runs the watchdog as `app` (uid 1000) and prints `answer` by default.
 pub fn write(folder: &Path, reference: &str, answer: &str, architecture: &str) {
-    let process = json!({"Entrypoint": ["/watchdog"], "User": "app", "Env": ["fprocess=/bin/cat /answer", "FROM_IMAGE=1"]});
+    write_as("app", folder, reference, answer, architecture);
+}
+
+/// The same for another user of the image.
+pub fn write_as(user: &str, folder: &Path, reference: &str, answer: &str, architecture: &str) {
+    let process = json!({"Entrypoint": ["/watchdog"], "User": user, "Env": ["fprocess=/bin/cat /answer", "FROM_IMAGE=1"]});
     let mut layer = Layer::new();
     layer.add("answer", 0o644, answer.as_bytes());
     layer.add("etc/passwd", 0o644, b"root:x:0:0:::\napp:x:1000:1000:::\n");

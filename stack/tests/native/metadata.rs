@@ -54,6 +54,18 @@ fn kept_byte_for_byte_or_refused() {
         }
         let body = body.to_string();
         lab.expect(200, Method::PUT, functions, &body).await;
+
+        // What was deployed before this machine was asked, or under another hostname, runs on.
+        lab.stop_gateway();
+        let path = lab.folder.join("state/functions/openfaas-fn/f.json");
+        let mut kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        kept["constraints"] = json!(["node.platform.arch == pdp11"]);
+        std::fs::write(&path, kept.to_string()).unwrap();
+        lab.start_gateway();
+        ready(&lab).await;
+        lab.until("/function/f", "here\n", PATIENCE).await;
+        let shown = lab.expect(200, Method::GET, "/system/function/f", "").await.json();
+        assert_eq!(shown["constraints"], kept["constraints"]);
         lab.expect(200, Method::DELETE, functions, r#"{"functionName":"f"}"#).await;
 
         // What the configuration declares is asked the same.

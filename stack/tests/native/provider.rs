@@ -68,13 +68,15 @@ fn alerts_and_names() {
         let info = lab.expect(200, Method::GET, "/system/info", "").await.json();
         assert_eq!(info["provider"]["provider"], "faasd");
         assert_eq!(info["provider"]["orchestration"], "containerd");
-        for (method, body) in [
-            (Method::PUT, r#"{"name":"key","value":"1"}"#),
-            (Method::POST, r#"{"name":"key","value":"2"}"#),
-            (Method::PUT, r#"{"name":"key","value":"3"}"#),
-            (Method::DELETE, r#"{"name":"key"}"#),
+        for (status, method, body) in [
+            (201, Method::POST, r#"{"name":"key","value":"1"}"#),
+            (200, Method::POST, r#"{"name":"key","value":"2"}"#),
+            (200, Method::PUT, r#"{"name":"key","value":"3"}"#),
+            (200, Method::DELETE, r#"{"name":"key"}"#),
+            (201, Method::PUT, r#"{"name":"key","value":"4"}"#),
+            (200, Method::DELETE, r#"{"name":"key"}"#),
         ] {
-            lab.expect(200, method, "/system/secrets", body).await;
+            lab.expect(status, method, "/system/secrets", body).await;
         }
         assert_eq!(lab.leftovers().await, Vec::<String>::new());
     });

@@ -29,6 +29,13 @@ async fn list(lab: &Lab, query: &str) -> Value {
 fn life_of_a_secret() {
     inside("secrets::life_of_a_secret", async |mut lab| {
         image(&lab, "one", "here\n");
+        crate::layout::write_as(
+            "root",
+            &lab.folder.join("images/root"),
+            "localhost/root:latest",
+            "here\n",
+            "amd64",
+        );
         // What a power cut left of a write.
         let stored = lab.folder.join("state/secrets/openfaas-fn");
         std::fs::create_dir_all(&stored).unwrap();
@@ -63,6 +70,16 @@ fn life_of_a_secret() {
             run(&lab, "other", "cat /var/openfaas/secrets/key 2>&1 || echo /var/openfaas/secrets*").await;
         assert!(seen.ends_with("/var/openfaas/secrets*\n"), "{seen}");
 
+        // Nor can root in it.
+        let body = json!({"service": "root", "image": "localhost/root:latest", "envProcess": "/bin/sh", "secrets": ["key"]});
+        lab.expect(200, Method::POST, "/system/functions", &body.to_string()).await;
+        let script = "id -u; for file in key x; do echo x 2>&1 >/var/openfaas/secrets/$file || echo closed; done; \
+                      cat /var/openfaas/secrets/key";
+        let seen = run(&lab, "root", script).await;
+        assert!(seen.starts_with("0\n") && seen.matches("closed").count() == 2, "{seen}");
+        assert!(seen.matches("Read-only file system").count() == 2 && seen.ends_with("hush-1"), "{seen}");
+        lab.expect(200, Method::DELETE, "/system/functions", r#"{"functionName":"root"}"#).await;
+
         // A new value is there at the next call, without a restart; rawValue wins.
         let process = lab.processes("/watchdog");
         let body = r#"{"name":"key","value":"cut","rawValue":"IGh1c2gtMiAK"}"#;
@@ -70,9 +87,20 @@ fn life_of_a_secret() {
         assert_eq!(run(&lab, "reader", "cat /var/openfaas/secrets/key").await, " hush-2 \n");
         assert_eq!(lab.processes("/watchdog"), process);
 
-        // While a function needs it, it stays.
-        let refused = lab.expect(409, Method::DELETE, SECRETS, r#"{"name":"key"}"#).await;
-        assert!(refused.text.contains("is used by reader.openfaas-fn: "), "{}", refused.text);
+        // Removed while a function uses it: what runs keeps its copy, and a notice tells what will not start again.
+        let log = || std::fs::read_to_string(lab.folder.join("gateway.log")).unwrap();
+        let notice = "reader.openfaas-fn names secret key, which is not there: it cannot start again";
+        assert!(!log().contains(notice));
+        lab.expect(200, Method::DELETE, SECRETS, r#"{"name":"key"}"#).await;
+        assert!(log().contains(notice), "nobody is told");
+        assert_eq!(run(&lab, "reader", "cat /var/openfaas/secrets/key").await, " hush-2 \n");
+        let body = json!({"service": "late", "image": IMAGE, "secrets": ["key"]}).to_string();
+        let refused = lab.expect(400, Method::POST, "/system/functions", &body).await;
+        assert_eq!(refused.text, "unable to find secret: key");
+        // Made again it is theirs again.
+        lab.expect(201, Method::POST, SECRETS, r#"{"name":"key","value":"hush-4"}"#).await;
+        assert_eq!(run(&lab, "reader", "cat /var/openfaas/secrets/key").await, "hush-4");
+        room_of_copies(&lab).await;
 
         // Stored just before the gateway died, and not told to anybody.
         lab.kill_gateway();
@@ -94,7 +122,7 @@ fn life_of_a_secret() {
                 lab.until_ended(pid.as_raw(), PATIENCE).await;
             }
         }
-        std::fs::remove_dir_all(lab.folder.join("copies")).unwrap();
+        nix::mount::umount(&lab.folder.join("copies")).unwrap();
         lab.start_containerd();
         lab.start_gateway();
         ready(&lab).await;
@@ -168,6 +196,34 @@ async fn refusals(lab: &Lab) {
     lab.expect(200, Method::DELETE, SECRETS, r#"{"name":"large"}"#).await;
 }
 
+/// The copies have memory of their own, and what does not fit there is refused and harms nobody else.
+async fn room_of_copies(lab: &Lab) {
+    let copies = lab.folder.join("copies");
+    let found = rustix::fs::statvfs(&copies).unwrap();
+    assert_eq!(found.f_blocks * found.f_frsize, 16 << 20);
+    let halves = |name: &str| json!({"name": name, "value": "x".repeat(600 << 10)}).to_string();
+    for name in ["left", "right"] {
+        lab.expect(201, Method::POST, SECRETS, &halves(name)).await;
+    }
+    let with = |secrets: &[&str]| json!({"service": "large", "image": IMAGE, "secrets": secrets}).to_string();
+    let refused = lab.expect(400, Method::POST, "/system/functions", &with(&["left", "right"])).await;
+    assert!(refused.text.starts_with("secrets: they have 1228800 bytes together"), "{}", refused.text);
+    std::fs::write(copies.join("filler"), vec![0; (16 << 20) - (64 << 10)]).unwrap();
+    let refused = lab.expect(400, Method::POST, "/system/functions", &with(&["left"])).await;
+    assert!(refused.text.contains("secret left does not fit into the 16 MiB of memory"), "{}", refused.text);
+    assert!(!copies.join("openfaas-fn.large.0").exists());
+    // Stored it is, whatever becomes of the copies.
+    let body = json!({"name": "key", "value": format!("hush-5{}", "y".repeat(100 << 10))}).to_string();
+    lab.expect(200, Method::PUT, SECRETS, &body).await;
+    assert_eq!(run(lab, "reader", "cat /var/openfaas/secrets/key").await, "hush-4");
+    std::fs::remove_file(copies.join("filler")).unwrap();
+    lab.expect(200, Method::PUT, SECRETS, r#"{"name":"key","value":"hush-6"}"#).await;
+    assert_eq!(run(lab, "reader", "cat /var/openfaas/secrets/key").await, "hush-6");
+    for name in ["left", "right"] {
+        lab.expect(200, Method::DELETE, SECRETS, &json!({"name": name}).to_string()).await;
+    }
+}
+
 #[test]
 fn a_full_disk_takes_no_secret_and_loses_none() {
     inside("secrets::a_full_disk_takes_no_secret_and_loses_none", async |mut lab| {
@@ -181,7 +237,8 @@ fn a_full_disk_takes_no_secret_and_loses_none() {
         lab.expect(201, Method::POST, SECRETS, r#"{"name":"key","value":"old"}"#).await;
         let large = json!({"name": "key", "value": "x".repeat(1 << 17)}).to_string();
         let refused = lab.expect(500, Method::PUT, SECRETS, &large).await;
-        assert!(refused.text.contains("No space left on device"), "{}", refused.text);
+        assert!(refused.text.starts_with("secret key needs 132 KiB of the disk, "), "{}", refused.text);
+        assert!(refused.text.contains(" free: remove functions"), "{}", refused.text);
         let stored = state.join("secrets/openfaas-fn");
         assert_eq!(std::fs::read_to_string(stored.join("key")).unwrap(), "old");
         assert_eq!(std::fs::read_dir(&stored).unwrap().count(), 1);

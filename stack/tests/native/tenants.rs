@@ -84,6 +84,7 @@ fn life_of_a_namespace() {
         assert!(!known.iter().any(|namespace| namespace.name == "dev"), "{known:?}");
         assert!(!lab.folder.join("state/secrets/dev").exists());
         assert!(!lab.folder.join("state/namespaces/dev.json").exists());
+        assert!(!lab.folder.join("state/functions/dev").exists());
         let gone = lab.expect(404, Method::DELETE, "/system/namespace/dev", "").await;
         assert_eq!(gone.text, "namespace dev not found");
         let refused =
@@ -110,6 +111,43 @@ fn life_of_a_namespace() {
         lab.start_gateway();
         ready(&lab).await;
         assert_eq!(names(&lab).await, json!(["openfaas-fn"]));
+        assert_eq!(lab.leftovers().await, Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_deployment_under_way_counts() {
+    inside("tenants::a_deployment_under_way_counts", async |mut lab| {
+        image(&lab, "one", "here\n");
+        lab.start_containerd();
+        lab.start_gateway();
+        ready(&lab).await;
+        lab.expect(201, Method::POST, NAMESPACE, &marked("dev")).await;
+        let secret = json!({"name": "key", "namespace": "dev", "value": "hush"}).to_string();
+        lab.expect(201, Method::POST, "/system/secrets", &secret).await;
+        let mut slow = deployment_in("dev");
+        slow["secrets"] = json!(["key"]);
+        slow["annotations"] =
+            json!({"com.openfaas.ready.http.path": "/", "com.openfaas.ready.http.initialDelaySeconds": "5"});
+        let slow = slow.to_string();
+        let deploying = lab.expect(200, Method::POST, "/system/functions", &slow);
+        let meanwhile = async {
+            // Its process runs, and it is not deployed yet.
+            let end = Instant::now() + PATIENCE;
+            while lab.processes("/watchdog").is_empty() {
+                assert!(Instant::now() < end, "the function does not start");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let refused = lab.expect(409, Method::DELETE, "/system/namespace/dev", "").await;
+            assert_eq!(refused.text, "namespace dev has 1 function (g.dev): remove them first");
+            let refused = lab.expect(409, Method::DELETE, "/system/secrets", &secret).await;
+            assert_eq!(refused.text, "secret key is needed by what is being deployed (g.dev): try again");
+        };
+        tokio::join!(deploying, meanwhile);
+        assert_eq!(lab.expect(200, Method::GET, "/function/g.dev", "").await.text, "here\n");
+        let body = json!({"functionName": "g", "namespace": "dev"}).to_string();
+        lab.expect(200, Method::DELETE, "/system/functions", &body).await;
+        lab.expect(202, Method::DELETE, "/system/namespace/dev", "").await;
         assert_eq!(lab.leftovers().await, Vec::<String>::new());
     });
 }
@@ -141,9 +179,16 @@ async fn refusals(lab: &Lab) {
         (Method::POST, "other", &dev, 400, "namespace in request body does not match namespace in URL"),
         (Method::POST, "", &marked("A"), 400, "namespace \"A\" is not a name"),
         (Method::POST, "", &marked("../x"), 400, "namespace \"../x\" is not a name"),
-        (Method::POST, "", &marked("openfaas"), 400, "namespace openfaas is reserved"),
-        (Method::POST, "", &marked("default"), 400, "namespace default is reserved"),
-        (Method::POST, "", &marked("moby"), 400, "namespace moby is reserved"),
+        (Method::POST, "", &marked("openfaas"), 400, "namespace \"openfaas\" is reserved"),
+        (Method::POST, "", &marked("default"), 400, "namespace \"default\" is reserved"),
+        (Method::POST, "", &marked("shims"), 400, "namespace \"shims\" is reserved"),
+        (
+            Method::POST,
+            "",
+            &marked("basic-auth-password"),
+            400,
+            "namespace \"basic-auth-password\" is reserved",
+        ),
         (Method::POST, "", &marked("openfaas-fn"), 409, "namespace openfaas-fn already exists"),
         (Method::POST, "", &marked("shared"), 409, "namespace shared already exists"),
         (Method::POST, "", &marked("foreign"), 409, "namespace foreign already exists"),
