@@ -1,5 +1,5 @@
 //! `POST /system/alert`: Alertmanager's webhook. A function that is said to be busy gets more instances, one that is no
-//! longer gets its least number. Here that is one instance or none, and mostly there is nothing to do.
+//! longer gets its least number.
 
 use std::collections::BTreeMap;
 

@@ -26,10 +26,10 @@ fn alerts_and_names() {
             let shown = lab.expect(200, Method::GET, "/system/function/f", "").await.json();
             shown["replicas"].as_u64().unwrap_or_default()
         };
-        // One instance is all there can be, and all there must be.
-        for status in ["firing", "resolved"] {
+        // Two alerts about one function are two steps up, and one way down.
+        for (status, wanted) in [("firing", 3), ("resolved", 1)] {
             let answer = lab.expect(200, Method::POST, alert, &about(status, &["f", "f.openfaas-fn"])).await;
-            assert_eq!((answer.text.as_str(), replicas().await), ("", 1));
+            assert_eq!((answer.text.as_str(), replicas().await), ("", wanted));
         }
         lab.expect(200, Method::POST, "/system/scale-function/f", r#"{"replicas":0}"#).await;
         assert_eq!(replicas().await, 0);
