@@ -145,7 +145,14 @@ impl Actor {
         self.backoff.reset();
         self.not_before = None;
         let document = Document { replicas, ..document };
-        self.save(document.clone()).await?;
+        if replicas > 0 {
+            // Before anybody sees the number: a call that comes now waits for what is about to start.
+            self.function.starting();
+        }
+        if let Err(error) = self.save(document.clone()).await {
+            self.go_back();
+            return Err(error.into());
+        }
         if replicas == 0 {
             self.function.close();
             if scale.rest == Rest::Stopped {
