@@ -7,11 +7,17 @@ use std::str::FromStr;
 
 use crate::{Hostname, Invalid};
 
+/// Docker's own registry, and what it was called once.
+const HUB: &str = "docker.io";
+const LEGACY_HUB: &str = "index.docker.io";
+
 /// `[registries]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Registries {
     /// When a registry is asked for an image.
     pub pull_policy: PullPolicy,
+    /// The file of their users and passwords, where it is not the machine's own.
+    pub docker_config: Option<PathBuf>,
     /// What is said of single registries.
     pub named: BTreeMap<RegistryName, Registry>,
 }
@@ -110,6 +116,8 @@ impl FromStr for RegistryName {
             )
         };
         let lower = text.to_ascii_lowercase();
+        // As image references have it: both are one.
+        let lower = if lower == LEGACY_HUB { HUB.to_owned() } else { lower };
         let (host, port) = match lower.rsplit_once(':') {
             Some((host, port)) if !port.contains(']') => (host, Some(port)),
             _ => (lower.as_str(), None),
@@ -163,6 +171,7 @@ mod tests {
             assert_eq!(good.parse::<RegistryName>().map(|name| name.to_string()), Ok(good.to_owned()));
         }
         assert_eq!("GHCR.io".parse::<RegistryName>().unwrap().as_str(), "ghcr.io");
+        assert_eq!("index.docker.io".parse::<RegistryName>().unwrap().as_str(), "docker.io");
         for bad in [
             "",
             "ghcr",

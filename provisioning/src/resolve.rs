@@ -16,8 +16,10 @@ const VERSION: &str = "1";
 
 const TOP: [&str; 5] = ["version", "hostname", "gateway", "registries", "functions"];
 const GATEWAY: [&str; 3] = ["user", "password", "provider_name"];
-const REGISTRIES: [&str; 1] = ["pull_policy"];
+const REGISTRIES: [&str; 2] = ["pull_policy", "docker_config"];
 const REGISTRY: [&str; 3] = ["mirrors", "insecure", "ca"];
+/// The registry of the images that the machine brings: there is no such host to ask.
+const LOCAL: &str = "localhost";
 const FUNCTION: [&str; 11] = [
     "image",
     "namespace",
@@ -110,11 +112,18 @@ fn registries<'t>(table: &DeTable<'t>, report: &mut Report<'t>) -> Registries {
             continue;
         }
         match word.parse::<RegistryName>() {
+            Ok(parsed) if parsed.as_str() == LOCAL => {
+                let message =
+                    format!("`{word}` is no registry: its images are those that the machine brings");
+                let hint = "a registry on the machine itself has a port: `[registries.\"localhost:5000\"]`"
+                    .to_owned();
+                report.problem(name.span(), message, Some(hint));
+            }
             Ok(parsed) => {
                 if named.insert(parsed, registry(word, settings, report)).is_some() {
                     report.problem(
                         name.span(),
-                        format!("`{word}` is there twice, in small and large letters"),
+                        format!("`{word}` is there twice, written in two ways"),
                         None,
                     );
                 }
@@ -130,7 +139,8 @@ fn registries<'t>(table: &DeTable<'t>, report: &mut Report<'t>) -> Registries {
     }
     let mut reader = Reader { table, report };
     reader.only_but("in `[registries]`", &REGISTRIES, ELSEWHERE, is_table);
-    Registries { pull_policy: reader.value("pull_policy").unwrap_or_default(), named }
+    let docker_config = reader.checked("docker_config", file).map(std::path::PathBuf::from);
+    Registries { pull_policy: reader.value("pull_policy").unwrap_or_default(), docker_config, named }
 }
 
 fn is_table(value: &DeValue<'_>) -> bool {

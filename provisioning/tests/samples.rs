@@ -55,6 +55,7 @@ fn the_full_file_means_what_it_says() {
     assert_eq!(config.gateway.user, "farmer");
     assert_eq!(config.gateway.password.unwrap().expose(), "correct horse battery staple");
     assert_eq!(config.registries.pull_policy, PullPolicy::IfNotPresent);
+    assert_eq!(config.registries.docker_config.as_deref(), Some(Path::new("/boot/docker.json")));
     let plant = &config.registries.named[&"10.0.0.7:5000".parse().unwrap()];
     assert!(plant.insecure && plant.mirrors.is_empty() && plant.ca.is_none());
     let hub = &config.registries.named[&"docker.io".parse().unwrap()];

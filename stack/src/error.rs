@@ -117,6 +117,8 @@ pub enum Error {
         reference: String,
         /// Why, and what to do about it.
         reason: String,
+        /// Whether asking again soon is of no use.
+        lasting: bool,
     },
     /// A request to the kernel's network configuration failed.
     #[error("netlink: {act}: {source}")]
@@ -187,6 +189,8 @@ pub enum Error {
 pub enum Trouble {
     /// It does not answer, or not to the end: the same question may be answered later.
     Away,
+    /// It does not answer in time: asking again would take as long.
+    Silent,
     /// It says no.
     Refused,
     /// What it gave is not what it should be.
@@ -197,8 +201,24 @@ impl Error {
     /// A registry that was asked was not there, or not to the end.
     pub fn is_away(&self) -> bool {
         match self {
-            Self::Registry { trouble, .. } => *trouble == Trouble::Away,
+            Self::Registry { trouble, .. } => matches!(trouble, Trouble::Away | Trouble::Silent),
             Self::Registries { causes } => causes.iter().any(Self::is_away),
+            _ => false,
+        }
+    }
+
+    /// Asking the same registry again in a moment may be of use.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Registry { trouble: Trouble::Away, .. })
+    }
+
+    /// An image cannot be had, and it will be the same in a moment: somebody has to do something about it.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Pull { lasting, .. } => *lasting,
+            Self::Registry { .. } => !self.is_away(),
+            Self::Registries { causes } => !self.is_away() && causes.iter().any(Self::is_lasting),
+            Self::NoRoom { .. } | Self::ImagePlatform { .. } | Self::ImageUnusable { .. } => true,
             _ => false,
         }
     }

@@ -82,16 +82,17 @@ impl Containerd {
 
     /// Writes a blob into the content store under its digest, which containerd checks. One that is there already only
     /// gets its labels. Of what fails nothing stays.
-    pub(super) async fn write_blob(
+    pub(super) async fn write_blob<O: Origin>(
         &self,
         namespace: &str,
         lease: &str,
-        bytes: impl Origin,
+        bytes: O,
         blob: &Descriptor,
         labels: HashMap<String, String>,
     ) -> Result<()> {
-        // A blob has one writer: whoever waited finds it there.
-        let _turn = self.turns.take(&format!("{namespace} {}", blob.digest)).await;
+        // A blob has one writer of a kind: whoever waited finds it there.
+        let kind = O::KIND;
+        let _turn = self.turns.take(&format!("{namespace} {kind} {}", blob.digest)).await;
         if self.has_blob(namespace, &blob.digest).await? {
             return if labels.is_empty() {
                 Ok(())
@@ -99,7 +100,7 @@ impl Containerd {
                 self.label_blob(namespace, &blob.digest, labels).await
             };
         }
-        let name = format!("bothy-{}", blob.digest);
+        let name = format!("bothy-{kind}-{}", blob.digest);
         // What an interrupted write of the same blob left.
         self.abort(namespace, lease, &name).await?;
         let failure = Arc::default();
@@ -160,6 +161,9 @@ impl Containerd {
 
 /// Where a blob's bytes come from.
 pub(super) trait Origin: Send + 'static {
+    /// What is at hand does not wait for what comes from far away.
+    const KIND: &'static str;
+
     /// The next ones, of which there are some; nothing at the end.
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>>> + Send;
 }
@@ -178,6 +182,8 @@ impl FileBytes {
 }
 
 impl Origin for FileBytes {
+    const KIND: &'static str = "here";
+
     async fn next(&mut self) -> Result<Option<Bytes>> {
         let read = |source| Error::Read { path: self.path.clone(), source };
         let file = match &mut self.file {
@@ -192,12 +198,16 @@ impl Origin for FileBytes {
 
 /// Bytes in memory.
 impl Origin for Option<Bytes> {
+    const KIND: &'static str = "here";
+
     async fn next(&mut self) -> Result<Option<Bytes>> {
         Ok(self.take())
     }
 }
 
 impl Origin for crate::registry::Blob {
+    const KIND: &'static str = "far";
+
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>>> + Send {
         Self::next(self)
     }

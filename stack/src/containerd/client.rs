@@ -15,11 +15,12 @@ use containerd_client::services::v1::{
 use hyper_util::rt::TokioIo;
 use prost_types::Any;
 use tokio::net::UnixStream;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Status};
 
 use super::image::Records;
+use super::lease::Leftovers;
 use super::turns::Turns;
 use crate::error::{Error, Result};
 
@@ -28,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A call that moves an image's bytes, or one step of it, may take so long: a large layer on a slow card takes minutes.
 pub(super) const TRANSFER: Duration = Duration::from_secs(900);
+
+/// Layers that are fetched at the same time, over all pulls: each has buffers, and the disk is one.
+const LAYERS_AT_ONCE: usize = 4;
 
 /// What containerd sends at most in one message (tonic takes 4 MiB unless told).
 pub(super) const LARGEST_MESSAGE_BYTES: usize = 16 << 20;
@@ -46,8 +50,11 @@ pub struct Runtime {
 pub struct Containerd {
     pub(super) channel: Channel,
     pub(super) snapshotter: String,
-    /// Held by the one import that runs.
-    pub(super) importing: Arc<Mutex<()>>,
+    /// Held by who unpacks. Whoever has it waits for nobody's transfer.
+    pub(super) unpacking: Arc<Mutex<()>>,
+    /// Places for layers that are fetched, over all pulls.
+    pub(super) layers: Arc<Semaphore>,
+    pub(super) leftovers: Leftovers,
     pub(super) records: Records,
     /// Those who write the same blob, or pull the same image.
     pub(super) turns: Turns,
@@ -75,7 +82,9 @@ impl Containerd {
         Self {
             channel: endpoint.connect_with_connector_lazy(Connector { socket }),
             snapshotter,
-            importing: Arc::default(),
+            unpacking: Arc::default(),
+            layers: Arc::new(Semaphore::new(LAYERS_AT_ONCE)),
+            leftovers: Leftovers::default(),
             records: Records::default(),
             turns: Turns::default(),
             data,

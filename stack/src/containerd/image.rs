@@ -11,8 +11,13 @@ use sha2::{Digest, Sha256};
 
 use super::client::{Containerd, call, request};
 use super::layout::{Index, JsonDescriptor, Platform};
+use super::reference::is_digest;
 use crate::desired::hex;
 use crate::error::{Error, Result};
+use crate::registry::said;
+
+/// Layers at most: overlayfs takes 500 (fs/overlayfs/params.c, OVL_MAX_STACK).
+const MOST_LAYERS: usize = 500;
 
 /// An image that can be run here.
 #[derive(Debug, Clone)]
@@ -42,6 +47,12 @@ impl Records {
         let records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (known, image) = records.get(&(namespace.to_owned(), reference.to_owned()))?;
         (known == digest).then(|| image.clone())
+    }
+
+    /// Forgets an image.
+    pub fn forget(&self, namespace: &str, reference: &str) {
+        let mut records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        records.remove(&(namespace.to_owned(), reference.to_owned()));
     }
 
     /// Keeps an image, in place of a former version.
@@ -138,6 +149,10 @@ impl Manifest {
     /// Reads a manifest.
     pub fn parse(text: &[u8], reference: &str) -> Result<Self> {
         let manifest: JsonManifest = parse(text, reference)?;
+        if manifest.layers.len() > MOST_LAYERS {
+            let reason = format!("it has {} layers, at most {MOST_LAYERS} can be run", manifest.layers.len());
+            return Err(Error::ImageUnusable { reference: reference.to_owned(), reason });
+        }
         let layers = manifest.layers.into_iter().map(Descriptor::from).collect();
         Ok(Self { config: manifest.config.into(), layers })
     }
@@ -146,13 +161,16 @@ impl Manifest {
     pub fn image(self, config: &[u8], reference: &str) -> Result<Image> {
         let config: Config = parse(config, reference)?;
         if config.os != "linux" || config.architecture != architecture() {
-            let found = format!("{}/{}", config.os, config.architecture);
+            let found = said(&format!("{}/{}", config.os, config.architecture));
             return Err(Error::ImagePlatform { reference: reference.to_owned(), found, wanted: platform() });
         }
         let unusable =
             |reason: &str| Error::ImageUnusable { reference: reference.to_owned(), reason: reason.into() };
         if self.layers.len() != config.rootfs.diff_ids.len() {
             return Err(unusable("its manifest and its configuration disagree about the number of layers"));
+        }
+        if !config.rootfs.diff_ids.iter().all(|id| is_digest(id)) {
+            return Err(unusable("one of its diff ids is no sha256 digest"));
         }
         let process = config.config.unwrap_or_default();
         if process.entrypoint.is_empty() && process.cmd.is_empty() {
@@ -170,8 +188,11 @@ impl Manifest {
 }
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a [u8], reference: &str) -> Result<T> {
-    serde_json::from_slice(text)
-        .map_err(|source| Error::Parse { what: format!("the image {reference}"), source })
+    // The parser's words quote what it read, which anybody may have written.
+    serde_json::from_slice(text).map_err(|error| Error::Parse {
+        what: format!("the image {reference}"),
+        source: serde::de::Error::custom(said(&error.to_string())),
+    })
 }
 
 /// The index's manifest for this machine.
@@ -184,7 +205,7 @@ pub(super) fn choose(text: &[u8], reference: &str) -> Result<Descriptor> {
         Some(manifest) => Ok(manifest.into()),
         None => Err(Error::ImagePlatform {
             reference: reference.to_owned(),
-            found: found.join(", "),
+            found: said(&found.join(", ")),
             wanted: platform(),
         }),
     }
@@ -249,6 +270,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_stranger_wrote_is_bounded() {
+        let layer = serde_json::json!({"digest": "d", "size": 1});
+        let manifest =
+            |count| serde_json::json!({"config": layer, "layers": vec![layer.clone(); count]}).to_string();
+        assert!(Manifest::parse(manifest(MOST_LAYERS).as_bytes(), "a:1").is_ok());
+        let refused = Manifest::parse(manifest(MOST_LAYERS + 1).as_bytes(), "a:1").unwrap_err().to_string();
+        assert!(refused.contains("501 layers"), "{refused}");
+        let long =
+            serde_json::json!({"config": format!("\u{1b}{}", "x".repeat(9999)), "layers": []}).to_string();
+        let refused = Manifest::parse(long.as_bytes(), "a:1").unwrap_err().to_string();
+        assert!(refused.len() < 300 && !refused.contains('\u{1b}'), "{refused}");
+    }
+
+    #[test]
     fn a_record_is_of_one_version() {
         let image = Image {
             reference: "a:1".into(),
@@ -263,5 +298,7 @@ mod tests {
         assert!(records.get("n", "a:1", "sha256:1").is_some());
         assert!(records.get("n", "a:1", "sha256:2").is_none());
         assert!(records.get("m", "a:1", "sha256:1").is_none());
+        records.forget("n", "a:1");
+        assert!(records.get("n", "a:1", "sha256:1").is_none());
     }
 }

@@ -4,26 +4,20 @@
 //! lease goes after it. A lease of an interrupted import is removed when the gateway starts.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
 
 use containerd_client::services::v1::images_client::ImagesClient;
-use containerd_client::services::v1::leases_client::LeasesClient;
 use containerd_client::services::v1::{
-    CreateImageRequest, CreateRequest, DeleteImageRequest, DeleteRequest, Image as Named, ListRequest,
-    UpdateImageRequest,
+    CreateImageRequest, DeleteImageRequest, Image as Named, ListImagesRequest, UpdateImageRequest,
 };
 use containerd_client::types::Descriptor;
 use serde::Deserialize;
 
 use super::blob::FileBytes;
-use super::client::{Containerd, call, request};
+use super::client::{Containerd, LARGEST_MESSAGE_BYTES, call, request};
 use super::image::Image;
 use super::layout::{JsonDescriptor, Layout};
 use crate::error::{Error, Result, absent_is_fine};
-
-/// Start of our leases' names.
-pub(super) const LEASE: &str = "bothy-import-";
 
 /// Start of the labels that tell the garbage collector what a blob needs.
 pub(super) const CONTENT_LABEL: &str = "containerd.io/gc.ref.content";
@@ -42,9 +36,8 @@ impl Containerd {
         if let Some(image) = self.runnable(namespace, reference, layout).await? {
             return Ok(image);
         }
-        // One import at a time: two of the same image, or of two that share a layer, would meet in the content store,
-        // where a blob has one writer. Whoever waited finds the work done.
-        let _turn = self.importing.lock().await;
+        // Whoever waited finds the work done. Of two images that share a layer, the layer's turn takes care.
+        let _turn = self.turns.take(&format!("{namespace} import {reference}")).await;
         if let Some(image) = self.runnable(namespace, reference, layout).await? {
             return Ok(image);
         }
@@ -70,7 +63,7 @@ impl Containerd {
     }
 
     /// The image, if it is there in the version that is wanted, and unpacked.
-    pub(super) async fn runnable(
+    pub async fn runnable(
         &self,
         namespace: &str,
         reference: &str,
@@ -118,24 +111,11 @@ impl Containerd {
         reference: &str,
         digests: impl Iterator<Item = &'a str>,
     ) -> Result<()> {
-        let mut client = ImagesClient::new(self.channel.clone());
-        let delete = DeleteImageRequest { name: reference.to_owned(), sync: false, ..Default::default() };
-        let answer = client.delete(request(namespace, None, delete));
-        absent_is_fine(call(format!("delete image {reference}"), answer).await.map(drop))?;
+        self.remove_name(namespace, reference).await?;
         for digest in digests {
             self.delete_blob(namespace, digest).await?;
         }
         self.collect(namespace).await
-    }
-
-    /// Has containerd remove the files of what nothing holds any more, and waits for it.
-    pub async fn collect(&self, namespace: &str) -> Result<()> {
-        // The removal of a lease is what can be told to wait for the collection of garbage. Of one's own: that of a
-        // lease which somebody else has removed returns at once.
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let lease = format!("{LEASE}collect-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        self.make_lease(namespace, &lease).await?;
-        self.release(namespace, &lease, true).await
     }
 
     async fn is_unpacked(&self, namespace: &str, image: &Image) -> Result<bool> {
@@ -170,21 +150,6 @@ impl Containerd {
         Ok(image)
     }
 
-    /// Refuses what cannot fit: `needs` bytes are the least that it takes. containerd runs as root, so the kernel would
-    /// let it have what is kept free for the appliance's own files.
-    pub(super) fn room(&self, reference: &str, needs: u64) -> Result<()> {
-        // The first function makes the folder.
-        let folder = self.data.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
-        let found = rustix::fs::statvfs(folder)
-            .map_err(|errno| Error::Read { path: folder.to_owned(), source: errno.into() })?;
-        let free = found.f_bavail.saturating_mul(found.f_frsize);
-        if free >= needs {
-            return Ok(());
-        }
-        let (needs, free) = (needs.div_ceil(1 << 20), free >> 20);
-        Err(Error::NoRoom { reference: reference.to_owned(), needs, free })
-    }
-
     /// Points a reference at a manifest, whether it is known or not.
     pub(super) async fn name_image(
         &self,
@@ -214,41 +179,27 @@ impl Containerd {
         about: &str,
         act: impl AsyncFnOnce(&str) -> Result<T>,
     ) -> Result<T> {
-        let lease = format!("{LEASE}{}", about.replace(':', "-"));
-        self.make_lease(namespace, &lease).await?;
-        let done = act(&lease).await;
-        let released = self.release(namespace, &lease, false).await;
-        let done = done?;
-        released.map(|()| done)
+        let lease = self.lease(namespace, &about.replace(':', "-")).await?;
+        let done = act(&lease.id).await?;
+        lease.release().await;
+        Ok(done)
     }
 
-    pub(super) async fn make_lease(&self, namespace: &str, lease: &str) -> Result<()> {
-        let mut client = LeasesClient::new(self.channel.clone());
-        let create = CreateRequest { id: lease.to_owned(), ..Default::default() };
-        match call(format!("create lease {lease}"), client.create(request(namespace, None, create))).await {
-            Err(error) if !error.is_already_there() => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    /// Removes a lease; `sync` waits until what nothing holds any more is gone.
-    pub(super) async fn release(&self, namespace: &str, lease: &str, sync: bool) -> Result<()> {
-        let delete = DeleteRequest { id: lease.to_owned(), sync };
-        let mut client = LeasesClient::new(self.channel.clone());
+    /// Takes a reference out of containerd; what it stood for is garbage then. One that is not there is fine.
+    pub async fn remove_name(&self, namespace: &str, reference: &str) -> Result<()> {
+        self.records.forget(namespace, reference);
+        let mut client = ImagesClient::new(self.channel.clone());
+        let delete = DeleteImageRequest { name: reference.to_owned(), sync: false, ..Default::default() };
         let answer = client.delete(request(namespace, None, delete));
-        absent_is_fine(call(format!("delete lease {lease}"), answer).await.map(drop))
+        absent_is_fine(call(format!("delete image {reference}"), answer).await.map(drop))
     }
 
-    /// Removes the leases of imports that a former life did not finish.
-    pub async fn release_stale(&self, namespace: &str) -> Result<()> {
-        let mut client = LeasesClient::new(self.channel.clone());
-        let leases =
-            call("list leases", client.list(request(namespace, None, ListRequest::default()))).await?.leases;
-        let mut first = Ok(());
-        for lease in leases.iter().filter(|lease| lease.id.starts_with(LEASE)) {
-            first = first.and(self.release(namespace, &lease.id, false).await);
-        }
-        first
+    /// All references that containerd knows in a namespace.
+    pub async fn image_names(&self, namespace: &str) -> Result<Vec<String>> {
+        let mut client =
+            ImagesClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE_BYTES);
+        let list = client.list(request(namespace, None, ListImagesRequest::default()));
+        Ok(call("list images", list).await?.images.into_iter().map(|image| image.name).collect())
     }
 }
 

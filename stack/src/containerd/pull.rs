@@ -1,8 +1,8 @@
 //! Images of registries: from the wire into containerd, only what is missing.
 //!
 //! Everything is written under a lease, and unpacked; the image's name comes last, and only when its caller says that it
-//! is good: a deployment that fails leaves under a tag what was there. The lease goes after that. One that is left over
-//! is removed when the gateway starts.
+//! is good: a deployment that fails leaves under a tag what was there. The lease goes after that, or with whoever is
+//! not waited for any more; one of a former life when the gateway starts.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,19 +10,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use containerd_client::services::v1::leases_client::LeasesClient;
-use containerd_client::services::v1::{AddResourceRequest, Resource};
 use containerd_client::types::Descriptor;
 use futures_util::stream::{self, TryStreamExt};
 
-use super::client::{Containerd, call, request};
+use super::client::Containerd;
 use super::image::{Image, Manifest, chain_ids, choose};
-use super::import::{CONTENT_LABEL, LEASE, size};
+use super::import::{CONTENT_LABEL, size};
+use super::lease::Lease;
 use super::reference::{Reference, is_digest};
 use crate::error::{Error, Result, Trouble};
 use crate::registry::{Blob, Document, Source, Sources, is_index};
 
-/// Layers that are fetched at the same time.
+/// Layers of one image that are fetched at the same time.
 const LAYERS_AT_ONCE: usize = 3;
 
 /// Pause between two lines about how far a pull is.
@@ -40,9 +39,13 @@ pub struct Supply {
 #[derive(Debug)]
 struct Fresh {
     namespace: String,
-    lease: String,
+    lease: Lease,
     target: Descriptor,
 }
+
+/// What a reference stood for before it got another meaning.
+#[derive(Debug)]
+pub struct Former(Option<Descriptor>);
 
 impl Supply {
     /// An image that containerd has under its name.
@@ -55,7 +58,7 @@ impl Supply {
 struct Pull<'a> {
     namespace: &'a str,
     name: &'a str,
-    lease: &'a str,
+    lease: &'a Lease,
     sources: Sources,
 }
 
@@ -63,7 +66,6 @@ impl Containerd {
     /// Fetches what a registry has under a reference. Where that is what containerd has, nothing is fetched. What was
     /// fetched stays until [`Containerd::let_go`], and after it if [`Containerd::keep`] gave it its name.
     pub async fn pull(&self, namespace: &str, reference: &Reference, sources: &Sources) -> Result<Supply> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
         let name = reference.to_string();
         // Two who want the same image: the second one finds it fetched.
         let _turn = self.turns.take(&format!("{namespace} {name}")).await;
@@ -75,37 +77,39 @@ impl Containerd {
             tracing::info!("{name} is what the registry has");
             return Ok(Supply::here(image));
         }
-        let lease = format!("{LEASE}pull-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        self.make_lease(namespace, &lease).await?;
+        // Dropped with everything that it holds where the pull fails, or is not waited for any more.
+        let lease = self.lease(namespace, "pull").await?;
         let pull = Pull { namespace, name: &name, lease: &lease, sources };
-        match self.fetch(&pull, document).await {
-            Ok((image, target)) => {
-                let fresh = Some(Fresh { namespace: namespace.to_owned(), lease, target });
-                Ok(Supply { image, fresh })
-            }
-            Err(error) => {
-                self.release_or_tell(namespace, &lease).await;
-                Err(error)
-            }
-        }
+        let (image, target) = self.fetch(&pull, document).await?;
+        Ok(Supply { image, fresh: Some(Fresh { namespace: namespace.to_owned(), lease, target }) })
     }
 
-    /// Gives what was fetched its name: from now on it is what the reference stands for.
-    pub async fn keep(&self, supply: &Supply) -> Result<()> {
-        let Some(Fresh { namespace, lease, target }) = &supply.fresh else { return Ok(()) };
-        self.name_image(namespace, lease, &supply.image.reference, target).await
+    /// Gives what was fetched its name: from now on it is what the reference stands for. What it was before stays until
+    /// [`Containerd::let_go`].
+    pub async fn keep(&self, supply: &Supply) -> Result<Former> {
+        let Some(Fresh { namespace, lease, target }) = &supply.fresh else { return Ok(Former(None)) };
+        let reference = &supply.image.reference;
+        let former = self.image_target(namespace, reference).await?;
+        if let Some(former) = &former {
+            lease.hold("content", &former.digest).await?;
+        }
+        self.name_image(namespace, &lease.id, reference, target).await?;
+        Ok(Former(former))
+    }
+
+    /// Undoes [`Containerd::keep`].
+    pub async fn restore(&self, supply: &Supply, former: Former) -> Result<()> {
+        let Some(Fresh { namespace, lease, .. }) = &supply.fresh else { return Ok(()) };
+        match former.0 {
+            Some(former) => self.name_image(namespace, &lease.id, &supply.image.reference, &former).await,
+            None => self.remove_name(namespace, &supply.image.reference).await,
+        }
     }
 
     /// Leaves what has no name, and is not used, to the garbage collector.
     pub async fn let_go(&self, supply: Supply) {
         if let Some(fresh) = supply.fresh {
-            self.release_or_tell(&fresh.namespace, &fresh.lease).await;
-        }
-    }
-
-    async fn release_or_tell(&self, namespace: &str, lease: &str) {
-        if let Err(error) = self.release(namespace, lease, false).await {
-            tracing::warn!("what was fetched stays until the next start: {error}");
+            fresh.lease.release().await;
         }
     }
 
@@ -117,7 +121,11 @@ impl Containerd {
         let (document, index) = if is_index(&document.media_type) {
             let chosen = choose(&document.bytes, name)?;
             check(name, &chosen)?;
-            (sources.manifest(&chosen.digest).await?.0, Some(document))
+            let manifest = sources.manifest(&chosen.digest).await?.0;
+            if manifest.bytes.len() as u64 != size(&chosen) {
+                return Err(unusable(name, "its manifest is not as long as its index says"));
+            }
+            (manifest, Some(document))
         } else {
             (document, None)
         };
@@ -143,31 +151,61 @@ impl Containerd {
         }
         // What is there already belongs to others, who may remove it meanwhile.
         for digest in digests {
-            self.hold(pull, "content", digest).await?;
+            lease.hold("content", digest).await?;
         }
         for chain_id in chain_ids(&image.diff_ids) {
-            self.hold(pull, &format!("snapshots/{}", self.snapshotter), &chain_id).await?;
+            lease.hold(&format!("snapshots/{}", self.snapshotter), &chain_id).await?;
         }
-        self.fetch_layers(pull, &image).await?;
-        self.write_blob(namespace, lease, Some(Bytes::from(configuration.bytes)), &config, HashMap::new())
-            .await?;
+        let fetched = self.fetch_layers(pull, &image).await?;
+        self.write_blob(
+            namespace,
+            &lease.id,
+            Some(Bytes::from(configuration.bytes)),
+            &config,
+            HashMap::new(),
+        )
+        .await?;
         let numbered = image.layers.iter().enumerate();
         let mut references: HashMap<_, _> =
             numbered.map(|(at, layer)| (format!("{CONTENT_LABEL}.l.{at}"), layer.digest.clone())).collect();
         references.insert(format!("{CONTENT_LABEL}.config"), config.digest);
         let manifest = descriptor(&document);
-        self.write_blob(namespace, lease, Some(Bytes::from(document.bytes)), &manifest, references).await?;
+        self.write_blob(namespace, &lease.id, Some(Bytes::from(document.bytes)), &manifest, references)
+            .await?;
         if let Some(index) = index {
             let references = [(format!("{CONTENT_LABEL}.m.0"), manifest.digest)].into();
-            self.write_blob(namespace, lease, Some(Bytes::from(index.bytes)), &target, references).await?;
+            self.write_blob(namespace, &lease.id, Some(Bytes::from(index.bytes)), &target, references)
+                .await?;
         }
-        let _turn = self.importing.lock().await;
-        self.unpack(namespace, lease, &image).await?;
+        if let Err(error) = self.unpack(namespace, &lease.id, &image).await {
+            let known = self.not_unpacked(namespace, &image).await?.filter(|bad| !fetched.contains(bad));
+            let (Some(bad), false) =
+                (known, matches!(error, Error::NoRoom { .. } | Error::ContainerdSilent { .. }))
+            else {
+                return Err(error);
+            };
+            tracing::warn!("{error}: the layer was here already, and is fetched again");
+            self.delete_blob(namespace, &bad).await?;
+            self.collect(namespace).await?;
+            lease.hold("content", &bad).await?;
+            self.fetch_layers(pull, &image).await?;
+            self.unpack(namespace, &lease.id, &image).await?;
+        }
         Ok((image, target))
     }
 
-    /// Fetches the layers that containerd lacks, and tells how it goes.
-    async fn fetch_layers(&self, pull: &Pull<'_>, image: &Image) -> Result<()> {
+    /// The lowest of an image's layers that does not lie unpacked: after a failure, the one that it was about.
+    async fn not_unpacked(&self, namespace: &str, image: &Image) -> Result<Option<String>> {
+        for (layer, chain_id) in image.layers.iter().zip(chain_ids(&image.diff_ids)) {
+            if !self.has_snapshot(namespace, &chain_id).await? {
+                return Ok(Some(layer.digest.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Fetches the layers that containerd lacks, and tells how it goes. Gives their digests.
+    async fn fetch_layers(&self, pull: &Pull<'_>, image: &Image) -> Result<HashSet<String>> {
         let (mut missing, mut seen) = (Vec::new(), HashSet::new());
         for layer in &image.layers {
             if seen.insert(&layer.digest) && !self.has_blob(pull.namespace, &layer.digest).await? {
@@ -186,8 +224,10 @@ impl Containerd {
             mebibytes(total)
         );
         let (began, counter) = (Instant::now(), Arc::new(AtomicU64::new(0)));
-        let fetched = stream::iter(missing.into_iter().map(Ok))
+        let fetched = stream::iter(missing.iter().map(Ok))
             .try_for_each_concurrent(LAYERS_AT_ONCE, |layer| self.fetch_layer(pull, layer, &counter));
+        // Others write at the same time: what fitted at the start may not fit any more.
+        let fetched = self.while_room(pull.name, fetched);
         tokio::pin!(fetched);
         let came = || mebibytes(counter.load(Ordering::Relaxed));
         loop {
@@ -201,15 +241,17 @@ impl Containerd {
         }
         let seconds = began.elapsed().as_secs_f64();
         tracing::info!("pull of {}: {} MiB in {seconds:.1} s", pull.name, came());
-        Ok(())
+        Ok(missing.iter().map(|layer| layer.digest.clone()).collect())
     }
 
     /// Fetches one layer, from the first source that gives it.
     async fn fetch_layer(&self, pull: &Pull<'_>, layer: &Descriptor, counter: &Arc<AtomicU64>) -> Result<()> {
         let mut causes = Vec::new();
+        // Never closed: it lives as long as the connection.
+        let _place = self.layers.acquire().await;
         for source in pull.sources.all() {
             let blob = Blob::new(source.clone(), &layer.digest, size(layer), counter.clone());
-            match self.write_blob(pull.namespace, pull.lease, blob, layer, HashMap::new()).await {
+            match self.write_blob(pull.namespace, &pull.lease.id, blob, layer, HashMap::new()).await {
                 Ok(()) => return Ok(()),
                 Err(error @ Error::Registry { .. }) => causes.push(error),
                 Err(error) if error.is_mismatch() => causes.push(corrupt(source, layer)),
@@ -217,15 +259,6 @@ impl Containerd {
             }
         }
         Err(Error::Registries { causes })
-    }
-
-    /// Has the lease hold something, there or not yet.
-    async fn hold(&self, pull: &Pull<'_>, kind: &str, id: &str) -> Result<()> {
-        let resource = Some(Resource { id: id.to_owned(), r#type: kind.to_owned() });
-        let add = AddResourceRequest { id: pull.lease.to_owned(), resource };
-        let mut client = LeasesClient::new(self.channel.clone());
-        let answer = client.add_resource(request(pull.namespace, None, add));
-        call(format!("hold {id} in lease {}", pull.lease), answer).await.map(drop)
     }
 }
 

@@ -36,6 +36,8 @@ impl Containerd {
 
     /// Makes sure that an image's layers lie unpacked; each one's bytes are checked against its diff id.
     pub(super) async fn unpack(&self, namespace: &str, lease: &str, image: &Image) -> Result<()> {
+        // One at a time: two that share a layer would unpack it twice. Whoever waited finds it done.
+        let _turn = self.unpacking.lock().await;
         let chain = chain_ids(&image.diff_ids);
         let (mut there, mut missing) = (Vec::new(), 0_u64);
         for (layer, chain_id) in image.layers.iter().zip(&chain) {
@@ -55,7 +57,16 @@ impl Containerd {
                     ApplyRequest { diff: Some(layer.clone()), mounts, sync_fs: true, ..Default::default() };
                 let mut diff = DiffClient::new(self.channel.clone());
                 let applied = diff.apply(request(namespace, Some(lease), apply));
-                let applied = within(TRANSFER, format!("unpack {}", layer.digest), applied).await?;
+                let applied = within(TRANSFER, format!("unpack {}", layer.digest), applied);
+                let applied = match self.while_room(&image.reference, applied).await {
+                    Ok(applied) => applied,
+                    Err(error) => {
+                        if let Err(second) = self.remove_snapshot(namespace, &key).await {
+                            tracing::warn!("{second}");
+                        }
+                        return Err(error);
+                    }
+                };
                 let found = applied.applied.map(|applied| applied.digest).unwrap_or_default();
                 if found != *diff_id {
                     self.remove_snapshot(namespace, &key).await?;

@@ -190,7 +190,7 @@ fn world(options: &Options, store: Store, registries: Registries) -> Result<Worl
         registries: registry::Settings {
             policy: registries.pull_policy,
             named: registries.named,
-            docker_config: (options.docker_config.clone())
+            docker_config: (options.docker_config.clone().or(registries.docker_config))
                 .unwrap_or_else(|| options.state.join("docker/config.json")),
             patience: options.registry_patience,
         },

@@ -37,7 +37,8 @@ pub struct Options {
     /// Folder of baked OCI layouts
     #[arg(long, value_name = "FOLDER", default_value = "/usr/share/bothy/images")]
     pub images: PathBuf,
-    /// Users and passwords of registries, as docker writes them [default: docker/config.json in the state's folder]
+    /// Users and passwords of registries, as docker writes them [default: the configuration's, or docker/config.json in the
+    /// state's folder]
     #[arg(long, value_name = "FILE")]
     pub docker_config: Option<PathBuf>,
     /// Longest silence of a registry

@@ -327,7 +327,7 @@ mod tests {
         assert!(post.text.contains("\"Never\""), "{}", post.text);
         let error = Error::ImageMissing { reference: "localhost/f:latest".into() };
         assert!(deployment_failed(&key, "f", &error, false).text.contains("built into"));
-        let error = Error::Pull { reference: "ghcr.io/f:1".into(), reason: "no way".into() };
+        let error = Error::Pull { reference: "ghcr.io/f:1".into(), reason: "no way".into(), lasting: true };
         assert_eq!(
             deployment_failed(&key, "f", &error, true).text,
             "unable to pull image f: cannot pull: no way"

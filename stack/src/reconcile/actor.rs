@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::backoff::Backoff;
 use super::command::Command;
 use super::endpoint::Endpoint;
+use super::fetch::Fetch;
 use super::functions::{Function, Functions};
 use super::instance::{Instance, PORT};
 use super::pen::Pen;
@@ -36,6 +37,8 @@ pub struct Actor {
     pub(super) serving: Vec<Serving>,
     /// What the next call finds at hand while the function is scaled to none.
     pub(super) resting: Option<Resting>,
+    /// The image of what should run, on its way.
+    pub(super) fetch: Option<Fetch>,
     /// Instances on their way out.
     pub(super) removals: Removals,
     /// How the processes ended of which nothing was made yet.
@@ -65,6 +68,7 @@ impl Actor {
             mail,
             serving: Vec::new(),
             resting: None,
+            fetch: None,
             removals: Removals::default(),
             ends: HashMap::new(),
             backoff: Backoff::default(),
@@ -84,7 +88,9 @@ impl Actor {
         loop {
             self.function.looking();
             let again = self.converge().await;
-            self.function.set_attempted();
+            if self.fetch.is_none() {
+                self.function.set_attempted();
+            }
             let again = again.into_iter().chain(self.forgive()).min();
             if again.is_none()
                 && self.document.is_none()
@@ -222,14 +228,47 @@ impl Actor {
             }
             let missing = wanted - self.serving.len();
             if missing > 0 {
-                let started = match self.world.image(document).await {
-                    Ok(image) => self.bring_up(document, instances, &image, missing).await,
-                    Err(error) => vec![Err(error)],
-                };
-                self.settle(started);
+                match self.image(document).await {
+                    Some(Ok(image)) => {
+                        let started = self.bring_up(document, instances, &image, missing).await;
+                        self.settle(started);
+                    }
+                    Some(Err(error)) => {
+                        let delay = self.without_image(&error);
+                        self.hold_back(delay, &error.to_string());
+                    }
+                    // Its end is a reason to look.
+                    None => return None,
+                }
             }
         }
         (self.serving.len() < wanted).then(|| self.held().unwrap_or_default())
+    }
+
+    /// The image of what should run. It is fetched beside us where it is not at hand: nothing yet, then.
+    pub(super) async fn image(&mut self, document: &Document) -> Option<Result<Image>> {
+        match &mut self.fetch {
+            Some(fetch) if fetch.is_for(document) => {
+                let outcome = fetch.outcome()?;
+                self.fetch = None;
+                return Some(outcome);
+            }
+            _ => self.fetch = None,
+        }
+        if let Some(image) = self.world.at_hand(document).await {
+            return Some(Ok(image));
+        }
+        self.fetch = Some(Fetch::begin(&self.world, &self.function, document));
+        None
+    }
+
+    /// How long to wait after an image could not be had.
+    pub(super) fn without_image(&mut self, error: &Error) -> Duration {
+        match error {
+            error if error.is_lasting() => self.backoff.without_image(true),
+            Error::Pull { .. } => self.backoff.without_image(false),
+            _ => self.backoff.failed(),
+        }
     }
 
     /// Waits until an instance of a former life answers.
@@ -261,6 +300,7 @@ impl Actor {
         self.functions.notices.clear(&self.function.key);
         self.function.rest();
         self.give_up_rest();
+        self.fetch = None;
         for serving in std::mem::take(&mut self.serving) {
             self.leave(serving);
         }
@@ -348,12 +388,17 @@ impl Actor {
         match failure {
             Some(reason) => {
                 let delay = self.backoff.failed();
-                self.not_before = Some(Instant::now() + delay);
-                self.functions.notices.set(&self.function.key, &reason);
-                self.function.failed(&reason);
+                self.hold_back(delay, &reason);
             }
             None => self.not_before = None,
         }
+    }
+
+    /// No start before that time is over.
+    fn hold_back(&mut self, delay: Duration, reason: &str) {
+        self.not_before = Some(Instant::now() + delay);
+        self.functions.notices.set(&self.function.key, reason);
+        self.function.failed(reason);
     }
 
     /// Watches the process of an instance that calls are let into. To be called after they are: an end that comes at once

@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 const FIRST: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(30);
 
+/// After failed pulls: each may be a whole download, and is paid for.
+const FIRST_PULL: Duration = Duration::from_secs(1);
+const LONGEST_PULL: Duration = Duration::from_secs(900);
+
 /// An instance that ran this long before it ended had not failed to start.
 const STEADY: Duration = Duration::from_secs(10);
 
@@ -30,14 +34,24 @@ impl Backoff {
         self.delay()
     }
 
+    /// A start failed because its image could not be had; `lasting` is whether it will be the same in a moment.
+    pub fn without_image(&mut self, lasting: bool) -> Duration {
+        self.failures += 1;
+        if lasting { LONGEST_PULL.mul_f64(jitter()) } else { self.doubled(FIRST_PULL, LONGEST_PULL) }
+    }
+
     /// Somebody changed the function: what was counted is about another one.
     pub fn reset(&mut self) {
         self.failures = 0;
     }
 
     fn delay(&self) -> Duration {
-        let doubled = FIRST * 2_u32.saturating_pow(self.failures.saturating_sub(1).min(10));
-        doubled.min(LONGEST).mul_f64(jitter())
+        self.doubled(FIRST, LONGEST)
+    }
+
+    fn doubled(&self, first: Duration, longest: Duration) -> Duration {
+        let doubled = first * 2_u32.saturating_pow(self.failures.saturating_sub(1).min(10));
+        doubled.min(longest).mul_f64(jitter())
     }
 }
 
@@ -66,5 +80,19 @@ mod tests {
         }
         backoff.reset();
         assert_eq!(backoff.ended(Instant::now()), Duration::ZERO);
+    }
+
+    #[test]
+    fn pulls_are_tried_again_seldom() {
+        let mut backoff = Backoff::default();
+        let first = backoff.without_image(false);
+        assert!(first >= FIRST_PULL.mul_f64(0.75) && first <= FIRST_PULL.mul_f64(1.25), "{first:?}");
+        for _ in 0..40 {
+            backoff.without_image(false);
+        }
+        assert!(backoff.without_image(false) >= LONGEST_PULL.mul_f64(0.75));
+        backoff.reset();
+        assert!(backoff.without_image(false) <= FIRST_PULL.mul_f64(1.25));
+        assert!(backoff.without_image(true) >= LONGEST_PULL.mul_f64(0.75));
     }
 }

@@ -314,9 +314,19 @@ impl Functions {
         replace: bool,
     ) -> Result<(), Refused> {
         let world = self.world.get().ok_or_else(|| gone(key))?;
-        let supply = Box::new(world.supply(&document).await?);
-        let document = Box::new(document);
-        self.ask(key, |reply| Command::Deploy { document, supply, replace, reply }).await
+        let (hold, image) = (world.hold_image(&document).await, document.image.clone());
+        let deployed = async {
+            let supply = Box::new(world.supply(&document).await?);
+            let document = Box::new(document);
+            self.ask(key, |reply| Command::Deploy { document, supply, replace, reply }).await
+        };
+        let deployed = deployed.await;
+        drop(hold);
+        if deployed.is_err() {
+            // Who needed it a moment ago may have gone meanwhile.
+            world.drop_image(self, &key.namespace, &image).await;
+        }
+        deployed
     }
 
     /// Deletes a function; returns when nothing of it is left.

@@ -12,9 +12,11 @@ mod backoff;
 mod cause;
 mod command;
 mod endpoint;
+mod fetch;
 mod functions;
 mod garbage;
 mod group;
+mod images;
 mod instance;
 mod namespace;
 mod notices;
@@ -101,8 +103,10 @@ pub struct World {
     refreshing: Mutex<()>,
     /// Whether the leftovers of former lives are gone, and actors may begin.
     swept: watch::Sender<bool>,
-    /// An instance was removed.
+    /// An instance or image was removed.
     removed: Notify,
+    /// Images of deployments under way.
+    holds: images::Holds,
 }
 
 impl World {
@@ -132,6 +136,7 @@ impl World {
             refreshing,
             swept,
             removed,
+            holds: images::Holds::default(),
         }
     }
 }

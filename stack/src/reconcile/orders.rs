@@ -62,6 +62,7 @@ impl Actor {
         let scale = Scale::of(&document.labels);
         let before = old.filter(|old| old.wants_instance()).map(|old| old.replicas);
         document.replicas = scale.clamp(before.unwrap_or(scale.initial()));
+        let former = old.map(|old| old.image.clone());
         let others = self.world.instances(&self.function.key).await?;
         self.function.starting();
         let count = usize::try_from(document.replicas).unwrap_or(usize::MAX);
@@ -76,7 +77,16 @@ impl Actor {
             // The image's name before the document: what the document names must be what was tried. The disk may refuse
             // both: then the old document stays what should be, and what runs.
             failure = match self.world.containerd.keep(supply).await {
-                Ok(()) => self.save(document).await.err(),
+                Ok(former) => match self.save(document).await {
+                    Ok(()) => None,
+                    Err(error) => {
+                        // Others may run what the reference stood for.
+                        if let Err(second) = self.world.containerd.restore(supply, former).await {
+                            tracing::warn!("{second}");
+                        }
+                        Some(error)
+                    }
+                },
                 Err(error) => Some(error),
             };
         }
@@ -87,6 +97,10 @@ impl Actor {
             self.go_back();
             return Err(error.into());
         }
+        if let Some(former) = former {
+            self.drop_image(former);
+        }
+        self.fetch = None;
         self.backoff.reset();
         self.not_before = None;
         self.functions.notices.clear(&self.function.key);
@@ -154,6 +168,7 @@ impl Actor {
             return Err(error.into());
         }
         if replicas == 0 {
+            self.fetch = None;
             self.function.close();
             if scale.rest == Rest::Stopped {
                 self.clear_all().await?;
@@ -168,6 +183,7 @@ impl Actor {
         };
         // Where containerd is away nothing is changed, so that the same request can be made again.
         self.world.instances(&self.function.key).await?;
+        let image = document.image.clone();
         if document.declared.is_some() {
             // Remembered as deleted, or the configuration would bring it back at the next start.
             self.save(Document { deleted: true, ..document }).await?;
@@ -178,7 +194,16 @@ impl Actor {
         }
         self.functions.notices.set_missing(&self.function.key, None);
         self.function.close();
-        Ok(self.clear_all().await?)
+        let cleared = self.clear_all().await;
+        self.drop_image(image);
+        Ok(cleared?)
+    }
+
+    /// Removes an image that this function does not need any more, where no other does. Nobody waits for that.
+    fn drop_image(&self, image: String) {
+        let (world, functions, function) =
+            (self.world.clone(), self.functions.clone(), self.function.clone());
+        tokio::spawn(async move { world.drop_image(&functions, &function.key.namespace, &image).await });
     }
 
     /// Returns when nothing is left. What could not be removed is the error, and is tried again by `converge`: the

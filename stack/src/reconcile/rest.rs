@@ -13,7 +13,7 @@ use super::group;
 use super::instance::{Instance, PORT};
 use super::scale::{Rest, Scale};
 use super::watcher::watch;
-use crate::containerd::Task;
+use crate::containerd::{Image, Task};
 use crate::desired::Document;
 use crate::error::{Error, Result};
 
@@ -84,7 +84,11 @@ impl Actor {
         let found = self.good(instances, document, Task::Created).next().cloned();
         let prepared = match found {
             Some(found) => Ok(found),
-            None => self.prepare(document, instances).await,
+            None => match self.resting_image(document).await {
+                Some(Ok(image)) => self.prepare(document, instances, &image).await,
+                Some(Err(error)) => Err(error),
+                None => return None,
+            },
         };
         match prepared {
             Ok(instance) => {
@@ -93,17 +97,25 @@ impl Actor {
             }
             Err(error) => {
                 tracing::warn!("{}: nothing is at hand for the next call: {error}", self.function.key);
-                let delay = self.backoff.failed();
+                let delay = self.without_image(&error);
                 self.not_before = Some(std::time::Instant::now() + delay);
                 Some(delay)
             }
         }
     }
 
-    async fn prepare(&self, document: &Document, instances: &[Instance]) -> Result<Instance> {
-        let image = self.world.image(document).await?;
+    /// The image, if it can be had on the machine: what rests is no reason to ask a registry. The call that wakes it is.
+    async fn resting_image(&mut self, document: &Document) -> Option<Result<Image>> {
+        if self.world.brought(document) {
+            return self.image(document).await;
+        }
+        self.fetch = None;
+        self.world.at_hand(document).await.map(Ok)
+    }
+
+    async fn prepare(&self, document: &Document, instances: &[Instance], image: &Image) -> Result<Instance> {
         let replica = self.free(instances).next().unwrap_or_default();
-        self.world.prepare(&self.function.key, document, replica, &image).await
+        self.world.prepare(&self.function.key, document, replica, image).await
     }
 
     /// Waits for the last call of an instance in the background.

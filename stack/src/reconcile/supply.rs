@@ -3,7 +3,7 @@
 use provisioning::PullPolicy;
 
 use super::World;
-use crate::containerd::{Image, Reference, Supply, is_damage};
+use crate::containerd::{Image, Reference, Supply, is_damage, normalise};
 use crate::desired::Document;
 use crate::error::{Error, Result};
 use crate::runtime::constraints;
@@ -49,12 +49,27 @@ impl World {
         self.obtain(document, Occasion::Deployment).await
     }
 
+    /// Whether the appliance brought a document's image.
+    pub(super) fn brought(&self, document: &Document) -> bool {
+        let reference = normalise(&document.image);
+        self.baked.iter().any(|layout| Some(&layout.reference) == reference.as_ref())
+    }
+
+    /// The image of what starts again, if nothing has to be done for it.
+    pub(super) async fn at_hand(&self, document: &Document) -> Option<Image> {
+        // What is wrong is found, and told, by `image`.
+        constraints::check(&document.constraints).ok()?;
+        let reference = normalise(&document.image)?;
+        let layout = self.baked.iter().find(|layout| layout.reference == reference);
+        self.containerd.runnable(document.namespace.as_str(), &reference, layout).await.ok().flatten()
+    }
+
     /// The image of what starts again.
     pub(super) async fn image(&self, document: &Document) -> Result<Image> {
         let supply = self.obtain(document, Occasion::Start).await?;
         let (kept, image) = (self.containerd.keep(&supply).await, supply.image.clone());
         self.containerd.let_go(supply).await;
-        kept.map(|()| image)
+        kept.map(|_| image)
     }
 
     async fn obtain(&self, document: &Document, occasion: Occasion) -> Result<Supply> {
@@ -82,20 +97,33 @@ impl World {
             let sources = self.settings.registries.sources(&reference)?;
             self.containerd.pull(namespace, &reference, &sources).await
         };
-        pull.await.map_err(|error| Error::Pull { reason: self.advise(course, &error), reference: name })
-    }
-
-    /// Why a pull failed, and what to do about it.
-    fn advise(&self, course: Course, error: &Error) -> String {
-        if course == Course::Pull && error.is_away() {
-            return format!(
-                "{error}; with pull_policy = \"{}\" in [registries] of bothy.toml an image that is on this machine is \
-                 used without asking",
-                PullPolicy::IfNotPresent
-            );
+        match pull.await {
+            Ok(supply) => Ok(supply),
+            Err(error) => {
+                let lasting = error.is_lasting();
+                let here = course == Course::Pull
+                    && error.is_away()
+                    && self
+                        .containerd
+                        .runnable(namespace, &name, None)
+                        .await
+                        .is_ok_and(|image| image.is_some());
+                Err(Error::Pull { reason: advise(here, &error), reference: name, lasting })
+            }
         }
-        error.to_string()
     }
+}
+
+/// Why a pull failed, and what to do about it. `here` is whether there is an image that could be used instead.
+fn advise(here: bool, error: &Error) -> String {
+    if here {
+        return format!(
+            "{error}; with pull_policy = \"{}\" in [registries] of bothy.toml an image that is on this machine is \
+                 used without asking",
+            PullPolicy::IfNotPresent
+        );
+    }
+    error.to_string()
 }
 
 /// The image is not here, or not to be read.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -19,6 +19,32 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// A try that brought so many bytes was worth it: the next failure is the first again.
 const WORTH: u64 = 256 << 10;
 
+/// A try that brings less than [`WORTH`] in so long a time has failed: a trickle must not hold up others for ever.
+const WINDOW: Duration = Duration::from_secs(300);
+
+/// How fast a try is.
+struct Pace {
+    since: Instant,
+    count: u64,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self { since: now, count: 0 }
+    }
+
+    /// Counts bytes. Gives whether it is too slow.
+    fn too_slow(&mut self, now: Instant, count: u64) -> bool {
+        self.count += count;
+        let over = now.duration_since(self.since) >= WINDOW;
+        let slow = over && self.count < WORTH;
+        if over {
+            *self = Self::new(now);
+        }
+        slow
+    }
+}
+
 /// A blob of a registry.
 pub struct Blob {
     source: Arc<Source>,
@@ -30,6 +56,7 @@ pub struct Blob {
     body: Option<Incoming>,
     failures: u32,
     gained: u64,
+    pace: Pace,
     /// Counts what came, over all blobs of a pull.
     counter: Arc<AtomicU64>,
 }
@@ -38,7 +65,18 @@ impl Blob {
     /// Prepares to ask for it.
     pub fn new(source: Arc<Source>, digest: &str, size: u64, counter: Arc<AtomicU64>) -> Self {
         let digest = digest.to_owned();
-        Self { source, digest, size, received: 0, skip: 0, body: None, failures: 0, gained: 0, counter }
+        Self {
+            source,
+            digest,
+            size,
+            received: 0,
+            skip: 0,
+            body: None,
+            failures: 0,
+            gained: 0,
+            pace: Pace::new(Instant::now()),
+            counter,
+        }
     }
 
     /// The next bytes; nothing when all have come.
@@ -55,16 +93,13 @@ impl Blob {
                         let reason = format!("it ended after {} of {} bytes", self.received, self.size);
                         Err(self.source.client().error(&act, Trouble::Away, reason))
                     }
-                    other => other,
+                    Ok(Some(bytes)) => self.take(&act, bytes),
+                    Err(error) => Err(error),
                 },
             };
             match step {
                 Ok(None) => {}
-                Ok(Some(bytes)) => {
-                    if let Some(bytes) = self.take(&act, bytes)? {
-                        return Ok(Some(bytes));
-                    }
-                }
+                Ok(Some(bytes)) => return Ok(Some(bytes)),
                 Err(error) => {
                     self.body = None;
                     if self.gained >= WORTH {
@@ -84,6 +119,10 @@ impl Blob {
 
     /// Counts what came; nothing where it had come before.
     fn take(&mut self, act: &str, mut bytes: Bytes) -> Result<Option<Bytes>> {
+        if self.pace.too_slow(Instant::now(), bytes.len() as u64) {
+            let reason = format!("less than {} KiB came in {} s", WORTH >> 10, WINDOW.as_secs());
+            return Err(self.source.client().error(act, Trouble::Away, reason));
+        }
         let again = usize::try_from(self.skip).map_or(bytes.len(), |skip| skip.min(bytes.len()));
         drop(bytes.split_to(again));
         self.skip -= again as u64;
@@ -121,6 +160,7 @@ impl Blob {
             return Err(self.source.client().error(act, Trouble::Wrong, reason));
         };
         self.skip = self.received - from;
+        self.pace = Pace::new(Instant::now());
         self.body = Some(response.into_body());
         Ok(())
     }
@@ -136,6 +176,18 @@ fn begin(range: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trickle_ends() {
+        let began = Instant::now();
+        let mut pace = Pace::new(began);
+        assert!(!pace.too_slow(began + WINDOW / 2, 1));
+        assert!(pace.too_slow(began + WINDOW, 1));
+        let mut pace = Pace::new(began);
+        assert!(!pace.too_slow(began + WINDOW, WORTH));
+        assert!(!pace.too_slow(began + WINDOW * 3 / 2, 0));
+        assert!(pace.too_slow(began + WINDOW * 2, WORTH - 1));
+    }
 
     #[test]
     fn parts() {

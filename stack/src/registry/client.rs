@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::{Request, Response};
+use hyper::{Request, Response, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -16,6 +16,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 
+use super::said::said;
 use crate::error::{Error, Result, Trouble};
 use crate::timestamp;
 
@@ -70,22 +71,24 @@ impl Client {
 
     /// Asks, and waits until an answer begins.
     pub async fn ask(&self, act: &str, request: Request<Full<Bytes>>) -> Result<Response<Incoming>> {
-        let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-        let away = |reason: String| self.error(act, Trouble::Away, reason);
+        let host = server(request.uri());
         match tokio::time::timeout(self.patience, self.pool.request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => {
                 let reason = explain(&error, &self.registry);
                 let verb = if error.is_connect() { "cannot connect to" } else { "lost the connection to" };
-                Err(away(format!("{verb} {host}: {reason}")))
+                let trouble = if error.is_connect() { trouble(&error) } else { Trouble::Away };
+                Err(self.error(act, trouble, format!("{verb} {host}: {reason}")))
             }
-            Err(_) => Err(away(format!("{host} did not answer in {} s", self.patience.as_secs()))),
+            Err(_) => {
+                let reason = format!("{host} did not answer in {} s", self.patience.as_secs());
+                Err(self.error(act, Trouble::Silent, reason))
+            }
         }
     }
 
     /// The next bytes of an answer's body; nothing at its end.
     pub async fn next(&self, act: &str, body: &mut Incoming) -> Result<Option<Bytes>> {
-        let away = |reason: String| self.error(act, Trouble::Away, reason);
         loop {
             match tokio::time::timeout(self.patience, body.frame()).await {
                 Ok(Some(Ok(frame))) => {
@@ -95,12 +98,14 @@ impl Client {
                     }
                 }
                 Ok(Some(Err(error))) => {
-                    return Err(away(format!("the answer broke off: {}", explain(&error, &self.registry))));
+                    let reason = format!("the answer broke off: {}", explain(&error, &self.registry));
+                    return Err(self.error(act, Trouble::Away, reason));
                 }
                 Ok(None) => return Ok(None),
                 Err(_) => {
                     let seconds = self.patience.as_secs();
-                    return Err(away(format!("the answer stopped: nothing came for {seconds} s")));
+                    let reason = format!("the answer stopped: nothing came for {seconds} s");
+                    return Err(self.error(act, Trouble::Silent, reason));
                 }
             }
         }
@@ -123,7 +128,7 @@ impl Client {
         let limit = self.patience * WHOLE;
         tokio::time::timeout(limit, collect).await.unwrap_or_else(|_| {
             let reason = format!("the answer did not come to its end in {} s", limit.as_secs());
-            Err(self.error(act, Trouble::Away, reason))
+            Err(self.error(act, Trouble::Silent, reason))
         })
     }
 
@@ -164,6 +169,36 @@ fn add(roots: &mut RootCertStore, path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Who is asked, without what may be a password before it.
+fn server(address: &Uri) -> String {
+    let host = said(address.host().unwrap_or_default());
+    address.port_u16().map_or(host.clone(), |port| format!("{host}:{port}"))
+}
+
+/// What kind of failure it is that there is no connection: what TLS says of the other side stays true.
+fn trouble(error: &(dyn std::error::Error + 'static)) -> Trouble {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<rustls::Error>() {
+            return Trouble::Wrong;
+        }
+        if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::TimedOut) {
+            return Trouble::Silent;
+        }
+        next = below(error);
+    }
+    Trouble::Away
+}
+
+/// What caused an error.
+fn below<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a (dyn std::error::Error + 'static)> {
+    // What an I/O error wraps is not its source: that is the source of what it wraps.
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(wrapped) => Some(wrapped),
+        None => error.source(),
+    }
+}
+
 /// An error with its causes, and what helps where that is known.
 fn explain(error: &(dyn std::error::Error + 'static), registry: &str) -> String {
     let mut said: Vec<String> = Vec::new();
@@ -176,14 +211,10 @@ fn explain(error: &(dyn std::error::Error + 'static), registry: &str) -> String 
             said.push(text);
         }
         hint = hint.or(error.downcast_ref().and_then(|error| advice(error, registry)));
-        // What an I/O error wraps is not its source: that is the source of what it wraps.
-        next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-            Some(wrapped) => Some(wrapped),
-            None => error.source(),
-        };
+        next = below(error);
     }
     // The first ones are the library's ("client error (Connect)"), the last one is the reason.
-    let reason = said.pop().unwrap_or_default();
+    let reason = super::said::said(&said.pop().unwrap_or_default());
     match hint {
         Some(hint) => format!("{reason}; {hint}"),
         None => reason,
@@ -240,6 +271,10 @@ mod tests {
             said.contains("UnknownIssuer") && said.contains("[registries.\"plant.example:5000\"]"),
             "{said}"
         );
+        assert_eq!(trouble(&error), Trouble::Wrong);
         assert_eq!(explain(&std::io::Error::other("refused"), "a"), "refused");
+        assert_eq!(trouble(&std::io::Error::other("refused")), Trouble::Away);
+        assert_eq!(trouble(&std::io::Error::from(std::io::ErrorKind::TimedOut)), Trouble::Silent);
+        assert_eq!(server(&"https://u:p@a.example:5000/x?y".parse().unwrap()), "a.example:5000");
     }
 }

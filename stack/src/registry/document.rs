@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 
+use super::said::said;
 use crate::desired::hex;
 
 /// What we can read (image-spec, media-types.md; Docker's schema 2).
@@ -52,8 +53,8 @@ impl Document {
     /// Takes an answer's body. `content_type` is what the registry calls it; the document's own word is stronger. The
     /// error is what is wrong with it.
     pub fn new(bytes: Vec<u8>, content_type: &str) -> Result<Self, String> {
-        let shape: Shape =
-            serde_json::from_slice(&bytes).map_err(|error| format!("what came is no manifest: {error}"))?;
+        let shape: Shape = serde_json::from_slice(&bytes)
+            .map_err(|error| format!("what came is no manifest: {}", said(&error.to_string())))?;
         let content_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         if shape.schema_version == 1 {
             return Err("its format is Docker's schema 1, which is not supported: push it anew".into());
@@ -61,7 +62,7 @@ impl Document {
         let media_type = shape.media_type.unwrap_or(content_type);
         let is_manifest = MANIFESTS.contains(&media_type.as_str());
         if !is_manifest && !is_index(&media_type) {
-            return Err(format!("its media type {media_type:?} is not that of an image"));
+            return Err(format!("its media type {:?} is not that of an image", said(&media_type)));
         }
         // A document must not be one thing to us and another to somebody else (CVE-2021-41190).
         let looks = (shape.manifests.is_some(), shape.config.is_some() || shape.layers.is_some());

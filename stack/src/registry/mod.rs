@@ -14,11 +14,13 @@ mod client;
 mod credentials;
 mod document;
 mod location;
+mod said;
 mod settings;
 mod source;
 mod token;
 
 pub use blob::Blob;
 pub use document::{Document, is_index};
+pub use said::said;
 pub use settings::{Settings, Sources};
 pub use source::Source;

@@ -10,11 +10,14 @@ use provisioning::{PullPolicy, Registry, RegistryName};
 use super::document::Document;
 use super::source::{Place, Source};
 use crate::containerd::Reference;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Trouble};
 
 /// How often the sources are asked anew while none of them is there, and the pause before the first time.
 const ROUNDS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// All sources together may take so long: whoever deploys waits.
+const LONGEST: Duration = Duration::from_secs(45);
 
 /// What the configuration says of registries.
 #[derive(Debug, Clone)]
@@ -91,28 +94,48 @@ impl Sources {
 
     /// The first answer, and whose it is.
     async fn first(&self, wanted: Wanted<'_>) -> Result<(Document, usize)> {
-        let mut round = 0;
-        loop {
-            let mut causes = Vec::new();
-            for (at, source) in self.0.iter().enumerate() {
+        let mut causes = self.0.iter().map(|_| None).collect::<Vec<_>>();
+        let found = tokio::time::timeout(LONGEST, self.ask(wanted, &mut causes)).await;
+        if let Ok(Some(found)) = found {
+            return Ok(found);
+        }
+        let late = |source: &Source| {
+            let reason = format!("no answer came within the {} s that all may take", LONGEST.as_secs());
+            source.client().error("ask", Trouble::Silent, reason)
+        };
+        let causes = causes.into_iter().zip(&self.0);
+        Err(Error::Registries {
+            causes: causes.map(|(cause, source)| cause.unwrap_or_else(|| late(source))).collect(),
+        })
+    }
+
+    /// Asks one after the other, and again those for whom that may be of use.
+    async fn ask(&self, wanted: Wanted<'_>, causes: &mut [Option<Error>]) -> Option<(Document, usize)> {
+        for round in 0..ROUNDS {
+            if round > 0 {
+                tokio::time::sleep(PAUSE * 2_u32.pow(round - 1)).await;
+            }
+            for (at, (source, cause)) in self.0.iter().zip(causes.iter_mut()).enumerate() {
+                if !cause.as_ref().is_none_or(Error::is_passing) {
+                    continue;
+                }
                 let answer = match wanted {
                     Wanted::Manifest(version) => source.manifest(version).await,
                     Wanted::Blob(digest) => source.small_blob(digest).await,
                 };
                 match answer {
-                    Ok(document) => return Ok((document, at)),
+                    Ok(document) => return Some((document, at)),
                     Err(error) => {
                         tracing::info!("{error}");
-                        causes.push(error);
+                        *cause = Some(error);
                     }
                 }
             }
-            round += 1;
-            if round == ROUNDS || !causes.iter().any(Error::is_away) {
-                return Err(Error::Registries { causes });
+            if !causes.iter().flatten().any(Error::is_passing) {
+                return None;
             }
-            tokio::time::sleep(PAUSE * 2_u32.pow(round - 1)).await;
         }
+        None
     }
 }
 

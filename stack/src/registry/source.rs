@@ -1,5 +1,6 @@
 //! One registry or mirror, as it is asked for one repository.
 
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use super::client::Client;
 use super::credentials::Credentials;
 use super::document::{Document, INDEXES, LARGEST, MANIFESTS, digest};
 use super::location::{follow, same_server};
+use super::said::said;
 use super::settings::Settings;
 use super::token;
 use crate::containerd::{HUB, is_digest};
@@ -51,6 +53,8 @@ pub struct Source {
     place: Place,
     client: Client,
     credentials: Option<Credentials>,
+    /// The file that they are of.
+    docker_config: PathBuf,
     insecure: bool,
     /// What let us in last time.
     authorization: Mutex<Option<HeaderValue>>,
@@ -76,7 +80,9 @@ impl Source {
     pub fn new(place: Place, named: &provisioning::Registry, settings: &Settings) -> Result<Self> {
         let client = Client::new(&place.registry, named.ca.as_deref(), named.insecure, settings.patience)?;
         let credentials = Credentials::read(&settings.docker_config, &place.registry)?;
-        Ok(Self { place, client, credentials, insecure: named.insecure, authorization: Mutex::default() })
+        let docker_config = settings.docker_config.clone();
+        let (insecure, authorization) = (named.insecure, Mutex::default());
+        Ok(Self { place, client, credentials, docker_config, insecure, authorization })
     }
 
     /// The registry's name.
@@ -159,10 +165,13 @@ impl Source {
                 redirects += 1;
                 let target = location.to_str().ok().and_then(|location| follow(&uri, location));
                 let Some(target) = target.filter(|_| redirects <= REDIRECTS) else {
+                    // What is behind it may let somebody in.
+                    let location = String::from_utf8_lossy(location.as_bytes()).into_owned();
+                    let location = said(location.split('?').next().unwrap_or_default());
                     return Err(wrong(format!("it sends us to {location:?}, where we cannot follow")));
                 };
                 if target.scheme_str() == Some("http") && !self.insecure {
-                    let host = target.host().unwrap_or_default();
+                    let host = said(target.host().unwrap_or_default());
                     return Err(wrong(format!("it sends us to {host} in plain HTTP, which is not allowed")));
                 }
                 at_home = at_home && same_server(&home, &target);
@@ -170,7 +179,8 @@ impl Source {
             } else if status.is_success() {
                 return Ok(response);
             } else {
-                return Err(self.refusal(act, response).await);
+                let elsewhere = (!at_home).then(|| said(uri.host().unwrap_or_default()));
+                return Err(self.refusal(act, response, elsewhere).await);
             }
         }
     }
@@ -187,11 +197,12 @@ impl Source {
         let credentials = self.credentials.as_ref();
         let authorization = match (of("bearer"), of("basic")) {
             (Some(bearer), _) => {
-                token::get(&self.client, bearer, &self.place.repository, credentials, self.insecure).await?
+                let login = token::Login { credentials, file: &self.docker_config };
+                token::get(&self.client, bearer, &self.place.repository, login, self.insecure).await?
             }
-            (None, Some(_)) => credentials.and_then(Credentials::basic).ok_or_else(|| {
-                self.client.error(act, Trouble::Refused, token::refused(self.name(), credentials))
-            })?,
+            (None, Some(_)) => credentials
+                .and_then(Credentials::basic)
+                .ok_or_else(|| self.client.error(act, Trouble::Refused, self.login().refused(self.name())))?,
             (None, None) => {
                 let reason = "it wants to know who we are, and not in a way that we know (Bearer, Basic)";
                 return Err(self.client.error(act, Trouble::Refused, reason));
@@ -201,24 +212,33 @@ impl Source {
         Ok(())
     }
 
-    async fn refusal(&self, act: &str, response: Response<Incoming>) -> Error {
+    fn login(&self) -> token::Login<'_> {
+        token::Login { credentials: self.credentials.as_ref(), file: &self.docker_config }
+    }
+
+    /// What a refusal means. `elsewhere` is who said it where a registry sent us to another server.
+    async fn refusal(&self, act: &str, response: Response<Incoming>, elsewhere: Option<String>) -> Error {
         let status = response.status();
         let text = self.client.whole(act, response.into_body(), REFUSAL).await.unwrap_or_default();
         let said = reasons(&text);
+        let answered = match elsewhere {
+            Some(host) => format!("{host}, where it sent us, answered {status}{said}"),
+            None if status == StatusCode::UNAUTHORIZED => {
+                let token =
+                    self.authorization().is_some_and(|value| value.as_bytes().starts_with(b"Bearer "));
+                let login = self.login();
+                let meaning = if token { login.denied(self.name()) } else { login.refused(self.name()) };
+                return self.client.error(act, Trouble::Refused, format!("{meaning}{said}"));
+            }
+            None => format!("it answered {status}{said}"),
+        };
         match status {
-            StatusCode::UNAUTHORIZED => self.client.error(
-                act,
-                Trouble::Refused,
-                token::refused(self.name(), self.credentials.as_ref()),
-            ),
             StatusCode::NOT_FOUND => self.client.error(act, Trouble::Refused, format!("it has none{said}")),
             StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
-                self.client.error(act, Trouble::Away, format!("it answered {status}{said}"))
+                self.client.error(act, Trouble::Away, answered)
             }
-            status if status.is_server_error() => {
-                self.client.error(act, Trouble::Away, format!("it answered {status}{said}"))
-            }
-            status => self.client.error(act, Trouble::Refused, format!("it answered {status}{said}")),
+            status if status.is_server_error() => self.client.error(act, Trouble::Away, answered),
+            _ => self.client.error(act, Trouble::Refused, answered),
         }
     }
 }
@@ -231,7 +251,7 @@ fn reasons(text: &[u8]) -> String {
         message => message.to_owned(),
     };
     let words = refusal.errors.iter().map(one).collect::<Vec<_>>().join(", ");
-    let words: String = words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
+    let words = said(&words);
     if words.is_empty() { words } else { format!(" ({words})") }
 }
 
@@ -304,6 +324,7 @@ mod tests {
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "blob");
         let refused = source.get("test", "blobs/bad", &HeaderMap::new()).await.unwrap_err();
         assert!(!refused.is_away(), "{refused}");
+        assert!(refused.to_string().contains("127.0.0.1, where it sent us, answered 401"), "{refused}");
         let asked = asked.lock().unwrap();
         assert_eq!(asked.len(), 2);
         assert!(asked.iter().all(|request| !request.to_lowercase().contains("authorization")), "{asked:?}");
@@ -312,11 +333,12 @@ mod tests {
     #[tokio::test]
     async fn a_circle_of_redirects_ends() {
         let folder = tempfile::tempdir().unwrap();
-        let round = "HTTP/1.1 302 Go\nlocation: /v2/again\ncontent-length: 0\nconnection: close\n\n";
+        let round = "HTTP/1.1 302 Go\nlocation: /v2/again?signature=swordfish\ncontent-length: 0\nconnection: close\n\n";
         let (home, asked) = server(move |_| round.to_owned()).await;
         let refused =
             source(&home, folder.path()).get("test", "blobs/x", &HeaderMap::new()).await.unwrap_err();
-        assert!(refused.to_string().contains("cannot follow"), "{refused}");
+        let text = refused.to_string();
+        assert!(text.contains("cannot follow") && !text.contains("swordfish"), "{text}");
         assert_eq!(asked.lock().unwrap().len(), REDIRECTS + 1);
     }
 
