@@ -17,19 +17,25 @@ const LEASE: &str = "bothy-import-";
 
 /// Leases that nobody needs any more, and that may still be there: by namespace and name. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Leftovers(Arc<(Mutex<Vec<(String, String)>>, Notify)>);
+pub(super) struct Leftovers(Arc<Left>);
+
+#[derive(Debug, Default)]
+struct Left {
+    leases: Mutex<Vec<(String, String)>>,
+    told: Notify,
+}
 
 impl Leftovers {
     fn add(&self, namespace: String, lease: String) {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).push((namespace, lease));
+        self.0.leases.lock().unwrap_or_else(PoisonError::into_inner).push((namespace, lease));
     }
 
     fn take(&self) -> Option<(String, String)> {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        self.0.leases.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
     fn tell(&self) {
-        self.0.1.notify_one();
+        self.0.told.notify_one();
     }
 }
 
@@ -116,7 +122,7 @@ impl Containerd {
 
     /// Returns when a pull or an import has left something.
     pub async fn leftover(&self) {
-        self.leftovers.0.1.notified().await;
+        self.leftovers.0.told.notified().await;
     }
 
     /// Removes the leases that could not be removed, or of which nobody was left to do it.

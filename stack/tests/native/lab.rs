@@ -267,6 +267,13 @@ impl Lab {
         found.extend(self.processes(SHIM).into_iter().map(|pid| format!("shim {pid}")));
         let sockets = fs::read_dir("/run/containerd/s").into_iter().flatten().flatten();
         found.extend(sockets.map(|entry| entry.path().display().to_string()));
+        // Those of broken pulls go a moment later, and that of the collection of garbage after them.
+        let end = Instant::now() + Duration::from_secs(30);
+        let leases = async || containerd.leases("openfaas-fn").await.unwrap();
+        while !leases().await.is_empty() && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        found.extend(leases().await.into_iter().map(|lease| format!("lease {lease}")));
         found
     }
 }

@@ -19,7 +19,16 @@ pub fn write(folder: &Path, reference: &str, answer: &str, architecture: &str) {
 
 /// The same for another user of the image.
 pub fn write_as(user: &str, folder: &Path, reference: &str, answer: &str, architecture: &str) {
-    let process = json!({"Entrypoint": ["/watchdog"], "User": user, "Env": ["fprocess=/bin/cat /answer", "FROM_IMAGE=1"]});
+    assemble(folder, reference, architecture, &process(user), &[&programs(answer)]);
+}
+
+/// How such an image runs (image-spec, config.md).
+pub fn process(user: &str) -> Value {
+    json!({"Entrypoint": ["/watchdog"], "User": user, "Env": ["fprocess=/bin/cat /answer", "FROM_IMAGE=1"]})
+}
+
+/// What is in it.
+pub fn programs(answer: &str) -> Vec<u8> {
     let mut layer = Layer::new();
     layer.add("answer", 0o644, answer.as_bytes());
     layer.add("etc/passwd", 0o644, b"root:x:0:0:::\napp:x:1000:1000:::\n");
@@ -27,14 +36,14 @@ pub fn write_as(user: &str, folder: &Path, reference: &str, answer: &str, archit
     for program in PROGRAMS {
         layer.add_program(Path::new(program), program.trim_start_matches('/'));
     }
-    assemble(folder, reference, architecture, &process, &layer.finish());
+    layer.finish()
 }
 
-/// Writes a layout of one layer whose image has that `config` (image-spec, config.md).
-pub fn assemble(folder: &Path, reference: &str, architecture: &str, process: &Value, layer: &[u8]) {
+/// Writes a layout of these layers, the lowest first, whose image has that `config` (image-spec, config.md).
+pub fn assemble(folder: &Path, reference: &str, architecture: &str, process: &Value, layers: &[&[u8]]) {
     let config = json!({
         "architecture": architecture, "os": "linux", "config": process,
-        "rootfs": {"type": "layers", "diff_ids": [digest(layer)]},
+        "rootfs": {"type": "layers", "diff_ids": layers.iter().map(|layer| digest(layer)).collect::<Vec<_>>()},
         "history": [{"created_by": "test"}],
     })
     .to_string()
@@ -43,7 +52,7 @@ pub fn assemble(folder: &Path, reference: &str, architecture: &str, process: &Va
     let manifest = json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": descriptor("config.v1+json", &config),
-        "layers": [descriptor("layer.v1.tar", layer)],
+        "layers": layers.iter().map(|layer| descriptor("layer.v1.tar", layer)).collect::<Vec<_>>(),
     })
     .to_string()
     .into_bytes();
@@ -51,7 +60,7 @@ pub fn assemble(folder: &Path, reference: &str, architecture: &str, process: &Va
     named["annotations"] = json!({"org.opencontainers.image.ref.name": reference});
     let blobs = folder.join("blobs/sha256");
     fs::create_dir_all(&blobs).unwrap();
-    for bytes in [layer, &config, &manifest] {
+    for bytes in layers.iter().copied().chain([&config[..], &manifest[..]]) {
         fs::write(blobs.join(digest(bytes).trim_start_matches("sha256:")), bytes).unwrap();
     }
     fs::write(folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();

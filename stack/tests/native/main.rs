@@ -11,6 +11,7 @@ mod metadata;
 mod namespaces;
 mod provider;
 mod pull;
+mod pulling;
 mod registry;
 mod scaling;
 mod secrets;

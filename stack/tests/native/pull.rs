@@ -15,25 +15,25 @@ use super::wire::{Fault, Wire};
 use super::{PATIENCE, deployment, image, layout, ready, tokens};
 
 /// The plain registry of each test, and an image of it.
-const PLAIN: u16 = 5000;
+pub const PLAIN: u16 = 5000;
 const FIGLET: &str = "127.0.0.1:5000/farm/figlet:1";
 
 /// The image that every appliance brings.
-fn figlet() -> PathBuf {
+pub fn figlet() -> PathBuf {
     let root = std::env::var_os("BOTHY_ROOTFS").expect("BOTHY_ROOTFS is not set: use `cargo bothy test`");
     PathBuf::from(root).join("usr/share/bothy/images/figlet")
 }
 
-fn configure(lab: &Lab, text: &str) {
+pub fn configure(lab: &Lab, text: &str) {
     fs::write(lab.folder.join("bothy.toml"), format!("version = 1\n{text}")).unwrap();
 }
 
-fn insecure(ports: &[u16]) -> String {
+pub fn insecure(ports: &[u16]) -> String {
     ports.iter().map(|port| format!("[registries.\"127.0.0.1:{port}\"]\ninsecure = true\n")).collect()
 }
 
 /// A machine with that configuration.
-async fn start(lab: &mut Lab, text: &str) {
+pub async fn start(lab: &mut Lab, text: &str) {
     configure(lab, text);
     lab.arguments = ["--registry-patience", "1s"].map(str::to_owned).to_vec();
     lab.start_containerd();
@@ -48,15 +48,15 @@ async fn restart_with(lab: &mut Lab, text: &str) {
     ready(lab).await;
 }
 
-async fn deploy(lab: &Lab, status: u16, name: &str, image: &str) -> Answer {
+pub async fn deploy(lab: &Lab, status: u16, name: &str, image: &str) -> Answer {
     lab.expect(status, Method::POST, "/system/functions", &deployment(name, image)).await
 }
 
-async fn update(lab: &Lab, status: u16, name: &str, image: &str) -> Answer {
+pub async fn update(lab: &Lab, status: u16, name: &str, image: &str) -> Answer {
     lab.expect(status, Method::PUT, "/system/functions", &deployment(name, image)).await
 }
 
-async fn delete(lab: &Lab, name: &str) {
+pub async fn delete(lab: &Lab, name: &str) {
     lab.expect(200, Method::DELETE, "/system/functions", &json!({"functionName": name}).to_string()).await;
 }
 
@@ -69,7 +69,7 @@ async fn refused(lab: &Lab, image: &str, words: &[&str]) {
     }
 }
 
-async fn answers(lab: &Lab, name: &str, words: &str) {
+pub async fn answers(lab: &Lab, name: &str, words: &str) {
     let answer = lab.expect(200, Method::POST, &format!("/function/{name}"), "moo").await;
     assert!(answer.text.contains(words), "{}", answer.text);
 }
@@ -85,7 +85,7 @@ async fn comes_back(lab: &Lab, name: &str, words: &str) {
 }
 
 /// An image of the test's own: what it answers, and for which machine it says to be made.
-fn own(lab: &Lab, name: &str, answer: &str, architecture: &str) -> PathBuf {
+pub fn own(lab: &Lab, name: &str, answer: &str, architecture: &str) -> PathBuf {
     let folder = lab.folder.join("own").join(name);
     layout::write(&folder, name, answer, architecture);
     folder
@@ -107,12 +107,7 @@ fn a_function_from_a_registry_answers() {
         let plain = Registry::start(&lab.folder, PLAIN, "");
         let digest = push(&plain.address, &figlet(), "farm/figlet", "1").await;
         start(&mut lab, "").await;
-        refused(
-            &lab,
-            FIGLET,
-            &["registry 127.0.0.1:5000", "plain HTTP", "`insecure = true`", "IfNotPresent"],
-        )
-        .await;
+        refused(&lab, FIGLET, &["registry 127.0.0.1:5000", "plain HTTP", "`insecure = true`"]).await;
         // A mirror that is down, then the registry; and the other way round, with a path there.
         let text = format!(
             "{}mirrors = [\"127.0.0.1:5999\"]\n[registries.\"ghcr.example\"]\nmirrors = [\"127.0.0.1:5000/farm\"]\n",
@@ -180,8 +175,28 @@ fn passwords_tokens_and_certificates() {
         let know = |auths: Value| fs::write(&config, json!({"auths": auths}).to_string()).unwrap();
         let basic = |text: &str| json!({"auth": base64::encode(text.as_bytes())});
 
-        refused(&lab, password, &["registry 127.0.0.1:5001", "wants a user and a password"]).await;
-        refused(&lab, token, &["registry 127.0.0.1:5002", "wants a user and a password"]).await;
+        refused(
+            &lab,
+            password,
+            &[
+                "registry 127.0.0.1:5001",
+                "wants a user and a password",
+                "docker/config.json has none",
+                "or there is no such image",
+            ],
+        )
+        .await;
+        refused(
+            &lab,
+            token,
+            &[
+                "registry 127.0.0.1:5002",
+                "wants a user and a password",
+                "docker/config.json has none",
+                "or there is no such image",
+            ],
+        )
+        .await;
         let wrong = basic("farmer:swordfish");
         know(json!({"127.0.0.1:5001": wrong, "http://127.0.0.1:5002/v2/": wrong}));
         refused(&lab, password, &["does not take the user \"farmer\""]).await;
