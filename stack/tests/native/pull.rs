@@ -75,7 +75,7 @@ pub async fn answers(lab: &Lab, name: &str, words: &str) {
 }
 
 /// Kills a function's process, and waits for the next one.
-async fn comes_back(lab: &Lab, name: &str, words: &str) {
+pub async fn comes_back(lab: &Lab, name: &str, words: &str) {
     for pid in lab.processes("/watchdog") {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
         lab.until_ended(pid, PATIENCE).await;

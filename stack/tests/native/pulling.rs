@@ -9,7 +9,9 @@ use serde_json::json;
 use super::lab::Lab;
 use super::layout::{self, Layer};
 use super::namespaces::inside;
-use super::pull::{PLAIN, answers, configure, delete, deploy, figlet, insecure, own, start, update};
+use super::pull::{
+    PLAIN, answers, comes_back, configure, delete, deploy, figlet, insecure, own, start, update,
+};
 use super::registry::{self, Registry, push};
 use super::wire::{Fault, Wire};
 use super::{PATIENCE, deployment, ready};
@@ -106,12 +108,13 @@ fn a_function_whose_image_is_on_its_way_can_be_scaled_updated_and_deleted() {
             super::image(&lab, "one", "here\n");
             let plain = Registry::start(&lab.folder, PLAIN, "");
             let wire = Wire::open(LINE, &plain.address).await;
-            push(&plain.address, &figlet(), "farm/figlet", "1").await;
+            let first = own(&lab, "first", "first\n", "amd64");
+            push(&plain.address, &first, "farm/figlet", "1").await;
             start_patient(&mut lab).await;
             for name in ["scaled", "updated", "deleted"] {
                 wire.set(&[], Fault::None, false);
                 deploy(&lab, 200, name, FIGLET).await;
-                answers(&lab, name, "_ __").await;
+                answers(&lab, name, "first\n").await;
                 // Its image is lost, and so is its process.
                 lab.stop_gateway();
                 lab.containerd().remove_name("openfaas-fn", FIGLET).await.unwrap();
@@ -130,7 +133,7 @@ fn a_function_whose_image_is_on_its_way_can_be_scaled_updated_and_deleted() {
                 match name {
                     "scaled" => {
                         let wish = json!({"serviceName": name, "replicas": 0}).to_string();
-                        lab.expect(202, Method::POST, &format!("/system/scale-function/{name}"), &wish).await;
+                        lab.expect(200, Method::POST, &format!("/system/scale-function/{name}"), &wish).await;
                     }
                     "updated" => {
                         update(&lab, 200, name, "localhost/one").await;
@@ -194,6 +197,34 @@ fn a_disk_that_fills_meanwhile_ends_a_pull() {
         wire.set(&[], Fault::None, false);
         deploy(&lab, 200, "figlet", FIGLET).await;
         delete(&lab, "figlet").await;
+        assert_eq!(lab.leftovers().await, Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_deployment_that_cannot_be_written_changes_no_tag() {
+    inside("pulling::a_deployment_that_cannot_be_written_changes_no_tag", async |mut lab| {
+        let plain = Registry::start(&lab.folder, PLAIN, "");
+        let (one, two) = (own(&lab, "first", "first\n", "amd64"), own(&lab, "second", "second\n", "amd64"));
+        let state = lab.folder.join("state");
+        fs::create_dir(&state).unwrap();
+        let mount =
+            |flags| nix::mount::mount(Some("none"), &state, Some("tmpfs"), flags, None::<&str>).unwrap();
+        mount(nix::mount::MsFlags::empty());
+        start(&mut lab, &insecure(&[PLAIN])).await;
+        let image = "127.0.0.1:5000/farm/f:1";
+        push(&plain.address, &one, "farm/f", "1").await;
+        deploy(&lab, 200, "f", image).await;
+        push(&plain.address, &two, "farm/f", "1").await;
+        mount(nix::mount::MsFlags::MS_REMOUNT | nix::mount::MsFlags::MS_RDONLY);
+        let refused = deploy(&lab, 400, "g", image).await;
+        assert!(refused.text.contains("Read-only file system"), "{}", refused.text);
+        comes_back(&lab, "f", "first\n").await;
+        mount(nix::mount::MsFlags::MS_REMOUNT);
+        update(&lab, 200, "f", image).await;
+        answers(&lab, "f", "second\n").await;
+        delete(&lab, "f").await;
+        until_pulled(&lab, &[]).await;
         assert_eq!(lab.leftovers().await, Vec::<String>::new());
     });
 }
