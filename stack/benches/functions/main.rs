@@ -53,7 +53,7 @@ async fn measure(mut lab: Lab, arguments: &[String]) {
     let rounds = number("--rounds").unwrap_or(ROUNDS);
     let first_calls = number("--first-calls").unwrap_or(200);
     let process = json!({"Entrypoint": [PROGRAM, "echo"], "User": "1000:1000"});
-    layout::assemble(&lab.folder.join("images/echo"), ECHO, architecture(), &process, &layer());
+    layout::assemble(&lab.folder.join("images/echo"), ECHO, architecture(), &process, &[&layer()]);
     lab.start_containerd();
     lab.start_gateway();
     lab.until("/healthz", "", Duration::from_secs(60)).await;

@@ -167,6 +167,7 @@ pub async fn begin(world: &Arc<World>, functions: &Arc<Functions>) {
         attempt += 1;
     }
     world.swept.send_replace(true);
+    tokio::spawn(sweep::sweep_images(world.clone(), functions.clone()));
     let (world, functions) = (world.clone(), functions.clone());
     on_disk(move || functions.note_missing_secrets(&world, None)).await;
 }

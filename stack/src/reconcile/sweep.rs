@@ -41,7 +41,6 @@ pub async fn sweep(world: &Arc<World>, functions: &Arc<Functions>) -> Result<()>
         }
         told(world.containerd.release_stale(namespace).await);
     }
-    sweep_images(world, functions).await;
     world.network.sweep(&names, &addresses).await?;
     sweep_fifos(world, &names);
     let (secrets, kept) = (world.secrets.clone(), names.clone());
@@ -54,8 +53,8 @@ pub async fn sweep(world: &Arc<World>, functions: &Arc<Functions>) -> Result<()>
 }
 
 /// Removes images that no document names, in the namespaces that are ours. Where a document cannot be read nobody knows
-/// what it names, and all of them stay.
-async fn sweep_images(world: &World, functions: &Functions) {
+/// what it names, and all of them stay. No start has to wait for this.
+pub async fn sweep_images(world: Arc<World>, functions: Arc<Functions>) {
     let store = world.store.clone();
     match on_disk(move || store.load()).await {
         Ok((_, unreadable)) if unreadable.is_empty() => {}
@@ -64,7 +63,7 @@ async fn sweep_images(world: &World, functions: &Functions) {
     let Ok(namespaces) = world.containerd.namespaces().await else { return };
     for namespace in namespaces.iter().filter(|namespace| namespace.labels.contains_key("openfaas")) {
         for reference in world.containerd.image_names(&namespace.name).await.unwrap_or_default() {
-            told(world.drop_reference(functions, &namespace.name, &reference).await);
+            told(world.drop_reference(&functions, &namespace.name, &reference).await);
         }
     }
 }

@@ -177,6 +177,26 @@ mod tests {
         );
     }
 
+    #[tokio::test]
+    async fn who_says_nothing_is_asked_once() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let name = silent.local_addr().unwrap().to_string();
+        let settings = settings(&format!("[registries.\"{name}\"]\ninsecure = true\n"));
+        let sources = settings.sources(&Reference::parse(&format!("{name}/a")).unwrap()).unwrap();
+        let mut clients = Vec::new();
+        let accept = async {
+            while let Ok((client, _)) = silent.accept().await {
+                clients.push(client);
+            }
+        };
+        let error = tokio::select! {
+            answer = sources.manifest("1") => answer.map(|_| ()).unwrap_err(),
+            () = accept => panic!(),
+        };
+        assert!(error.is_away() && !error.is_lasting(), "{error}");
+        assert_eq!(clients.len(), 1, "{error}");
+    }
+
     #[test]
     fn a_mirror_whose_certificates_are_missing_is_passed_over_a_registry_is_not() {
         let text = "[registries.\"docker.io\"]\nmirrors = [\"a.example\"]\n\

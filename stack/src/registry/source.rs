@@ -331,6 +331,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_has_a_token_and_gets_nothing_is_told_what_that_means() {
+        let folder = tempfile::tempdir().unwrap();
+        let (tokens, _) =
+            server(|_| "HTTP/1.1 200 OK\ncontent-length: 13\nconnection: close\n\n{\"token\":\"x\"}".into())
+                .await;
+        let (home, asked) = server(move |_| {
+            let body = r#"{"errors":[{"code":"DENIED"}]}"#;
+            format!(
+                "HTTP/1.1 401 No\nwww-authenticate: Bearer realm=\"http://{tokens}/\"\ncontent-length: {}\n\
+                 connection: close\n\n{body}",
+                body.len()
+            )
+        })
+        .await;
+        let nobody = source(&home, folder.path()).manifest("1").await.unwrap_err().to_string();
+        assert!(nobody.contains("or there is no such image (DENIED)"), "{nobody}");
+        let auths = serde_json::json!({"auths": {&home: {"auth": "dTpw"}}});
+        std::fs::write(folder.path().join("config.json"), auths.to_string()).unwrap();
+        let user = source(&home, folder.path()).manifest("1").await.unwrap_err().to_string();
+        assert!(user.contains("no such image, or the user \"u\" may not pull it (DENIED)"), "{user}");
+        assert_eq!(asked.lock().unwrap().len(), 4);
+    }
+
+    #[tokio::test]
     async fn a_circle_of_redirects_ends() {
         let folder = tempfile::tempdir().unwrap();
         let round = "HTTP/1.1 302 Go\nlocation: /v2/again?signature=swordfish\ncontent-length: 0\nconnection: close\n\n";
