@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -100,9 +101,11 @@ impl Containerd {
                 self.label_blob(namespace, &blob.digest, labels).await
             };
         }
-        let name = format!("bothy-{kind}-{}", blob.digest);
-        // What an interrupted write of the same blob left.
-        self.abort(namespace, lease, &name).await?;
+        // Of one's own: containerd holds the name of a write that broke off until it has noticed. What is left under it
+        // goes with the lease.
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let (life, number) = (std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let name = format!("bothy-{kind}-{}-{life}-{number}", blob.digest);
         let failure = Arc::default();
         let writer = Writer {
             bytes,

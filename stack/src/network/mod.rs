@@ -110,15 +110,18 @@ impl Network {
         made
     }
 
-    /// Removes an instance's network namespace and link; when both are gone its address is free.
+    /// Removes an instance's network namespace and link. Its address stays taken.
     pub async fn detach(&self, instance: &str, address: Option<Ipv4Addr>) -> Result<()> {
         let removed = netns::remove(&self.netns(instance));
-        if let Some(address) = address {
-            removed.and(links::remove(&self.host, &self.link(address)).await)?;
-            self.pool().free(address);
-            return Ok(());
+        match address {
+            Some(address) => removed.and(links::remove(&self.host, &self.link(address)).await),
+            None => removed,
         }
-        removed
+    }
+
+    /// Gives the address of an instance back of which nothing is left.
+    pub fn release(&self, address: Ipv4Addr) {
+        self.pool().free(address);
     }
 
     /// Removes namespaces and links of former lives: all of ours that belong to none of the instances given. Other

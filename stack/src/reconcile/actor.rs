@@ -127,6 +127,7 @@ impl Actor {
 
     /// Looks, and acts once. Returns when to look again, if nothing happens before.
     async fn converge(&mut self) -> Option<Duration> {
+        self.removals.settle();
         let instances = match self.world.instances(&self.function.key).await {
             Ok(instances) => instances,
             Err(error) => {
@@ -317,7 +318,11 @@ impl Actor {
         let new = self.free(others).take(count);
         join_all(new.map(|replica| async move {
             let instance = self.world.prepare(&self.function.key, document, replica, image).await?;
-            self.begin(instance, document).await
+            let begun = self.begin(instance.clone(), document).await;
+            if begun.is_err() {
+                self.discard(&instance).await;
+            }
+            begun
         }))
         .await
     }
@@ -331,26 +336,18 @@ impl Actor {
         (0..).filter(move |replica| !taken(replica) && self.world.is_free(&self.function.key, *replica))
     }
 
-    /// Begins a prepared instance, and returns when it is ready. On failure nothing of it stays.
+    /// Begins a prepared instance, and returns when it is ready.
     pub(super) async fn begin(
         &self,
         instance: Instance,
         document: &Document,
     ) -> Result<(Instance, SocketAddr)> {
-        let ready = match self.world.begin(&instance).await {
-            Ok(()) => self.until_ready(&instance, document).await,
-            Err(error) => Err(error),
-        };
-        match ready {
-            Ok(address) => Ok((Instance { task: Task::Alive, ..instance }, address)),
-            Err(error) => {
-                self.discard(&instance).await;
-                Err(error)
-            }
-        }
+        self.world.begin(&instance).await?;
+        let address = self.until_ready(&instance, document).await?;
+        Ok((Instance { task: Task::Alive, ..instance }, address))
     }
 
-    /// Removes an instance that nobody was let into. What does not go now is found at the next look.
+    /// Removes a new instance that nobody was let into. What does not go now is found at the next look.
     pub(super) async fn discard(&self, instance: &Instance) {
         if let Err(error) = self.world.remove(instance, Duration::ZERO).await {
             tracing::warn!("removing {}: {error}", instance.name());

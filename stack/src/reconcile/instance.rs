@@ -210,6 +210,10 @@ impl World {
         stopped.and(group).and(detached).and(fifos).and(secrets).and(snapshot)?;
         // Last, and only then, because it holds the labels that lead to the rest.
         self.containerd.delete_container(namespace, &instance.id).await?;
+        if let Some(address) = instance.address {
+            // Not before: a removal that is done again must not meet the link of somebody else.
+            self.network.release(address);
+        }
         self.removed.notify_one();
         Ok(())
     }

@@ -210,6 +210,7 @@ impl Actor {
     /// caller's wish is on disk.
     async fn clear_all(&mut self) -> Result<()> {
         self.let_go();
+        self.removals.settle();
         let instances = self.world.instances(&self.function.key).await?;
         self.clear(&instances);
         self.removals.finish().await

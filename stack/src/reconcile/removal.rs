@@ -42,7 +42,8 @@ impl Removals {
     }
 
     /// Begins to remove what is not being removed yet. Returns when to try again what could not be removed. The actor is
-    /// told of each end.
+    /// told of each end. The instances must have been listed after the last `settle`: what is gone since then still
+    /// counts as being removed, or the next one of its name would be taken for it.
     pub fn begin<'a>(
         &mut self,
         world: &Arc<World>,
@@ -50,7 +51,6 @@ impl Removals {
         instances: impl Iterator<Item = &'a Instance>,
         grace: Duration,
     ) -> Option<Duration> {
-        self.settle();
         for instance in instances {
             if self.has(&instance.id) {
                 continue;
@@ -91,8 +91,8 @@ impl Removals {
         first
     }
 
-    /// Takes note of those that have ended.
-    fn settle(&mut self) {
+    /// Takes note of those that have ended. To be called before instances are listed.
+    pub fn settle(&mut self) {
         let mut ended = Vec::new();
         self.running.retain(|_, told| match told.try_recv() {
             Err(oneshot::error::TryRecvError::Empty) => true,

@@ -166,6 +166,7 @@ impl Actor {
     pub(super) async fn rouse(&mut self, document: &Document) {
         let Some(mut resting) = self.resting.take() else { return };
         let instance = resting.instance.clone();
+        let useless = instance.clone();
         let roused = match std::mem::replace(&mut resting.form, Form::Frozen) {
             Form::Emptying(endpoint) => Ok((instance, endpoint)),
             Form::Frozen => self.thaw(instance),
@@ -179,7 +180,12 @@ impl Actor {
                 self.function.let_in(endpoint.clone());
                 self.serve(instance, endpoint);
             }
-            Err(error) => tracing::warn!("{}: what was at hand is of no use: {error}", self.function.key),
+            Err(error) => {
+                tracing::warn!("{}: what was at hand is of no use: {error}", self.function.key);
+                let useless = std::iter::once(&useless);
+                // Where it must wait, the next look does it.
+                let _ = self.removals.begin(&self.world, &self.function, useless, Duration::ZERO);
+            }
         }
     }
 
