@@ -49,12 +49,6 @@ pub enum Error {
         /// How long was waited.
         seconds: u64,
     },
-    /// containerd does not know what a container's process does.
-    #[error("containerd: the shim of task {id} does not tell its state")]
-    TaskUnclear {
-        /// The container.
-        id: String,
-    },
     /// The image is neither in containerd nor among the baked ones.
     #[error("image {reference} is not on this machine")]
     ImageMissing {
@@ -153,10 +147,10 @@ pub enum Error {
         subnet: String,
     },
     /// The function's process ended before it was ready.
-    #[error("the function's process ended with status {status} before it was ready")]
+    #[error("the function was not ready before its end: {cause}")]
     Exited {
-        /// Exit status; 128 and above is a signal.
-        status: u32,
+        /// What is known of it.
+        cause: String,
     },
     /// The function did not become ready in time.
     #[error("the function was not ready after {seconds} s: {last}")]
@@ -219,6 +213,19 @@ impl Error {
             Self::Registry { .. } => !self.is_away(),
             Self::Registries { causes } => !self.is_away() && causes.iter().any(Self::is_lasting),
             Self::NoRoom { .. } | Self::ImagePlatform { .. } | Self::ImageUnusable { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// containerd was not there, or went away: it comes back.
+    pub fn is_containerd_away(&self) -> bool {
+        match self {
+            Self::Containerd { source, .. } => {
+                let code = source.code();
+                code == tonic::Code::Unavailable
+                    || code == tonic::Code::Unknown && source.message() == "transport error"
+            }
+            Self::ContainerdSilent { .. } => true,
             _ => false,
         }
     }

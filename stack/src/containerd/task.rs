@@ -31,16 +31,17 @@ pub enum Task {
     Alive,
     /// It ended.
     Stopped,
+    /// Nobody knows: its shim does not tell.
+    Unclear,
 }
 
-/// What containerd's status means; nothing when it does not know itself: a shim that does not tell in 2 s is answered
-/// for with UNKNOWN, and no error.
-fn read(status: i32) -> Option<Task> {
-    match Status::try_from(status).ok()? {
-        Status::Running | Status::Paused | Status::Pausing => Some(Task::Alive),
-        Status::Created => Some(Task::Created),
-        Status::Stopped => Some(Task::Stopped),
-        Status::Unknown => None,
+/// What containerd's status means. A shim that does not tell in 2 s is answered for with UNKNOWN, and no error.
+fn read(status: i32) -> Task {
+    match Status::try_from(status) {
+        Ok(Status::Running | Status::Paused | Status::Pausing) => Task::Alive,
+        Ok(Status::Created) => Task::Created,
+        Ok(Status::Stopped) => Task::Stopped,
+        Ok(Status::Unknown) | Err(_) => Task::Unclear,
     }
 }
 
@@ -53,10 +54,7 @@ impl Containerd {
     pub async fn task(&self, namespace: &str, id: &str) -> Result<Task> {
         let get = GetRequest { container_id: id.to_owned(), ..Default::default() };
         match call(format!("get task {id}"), self.tasks().get(request(namespace, None, get))).await {
-            Ok(answer) => match answer.process {
-                Some(process) => read(process.status).ok_or_else(|| Error::TaskUnclear { id: id.to_owned() }),
-                None => Ok(Task::None),
-            },
+            Ok(answer) => Ok(answer.process.map_or(Task::None, |process| read(process.status))),
             Err(error) if error.is_not_found() => Ok(Task::None),
             Err(error) => Err(error),
         }
@@ -101,13 +99,8 @@ impl Containerd {
 
     /// Ends a container's process: SIGTERM, its time, SIGKILL to everything in it; then forgets it.
     pub async fn stop_task(&self, namespace: &str, id: &str, grace: Duration) -> Result<()> {
-        let alive = match self.task(namespace, id).await {
-            Ok(task) => task == Task::Alive,
-            // What may be alive is ended like what is.
-            Err(Error::TaskUnclear { .. }) => true,
-            Err(error) => return Err(error),
-        };
-        if alive {
+        // What may be alive is ended like what is.
+        if matches!(self.task(namespace, id).await?, Task::Alive | Task::Unclear) {
             self.kill(namespace, id, SIGTERM).await?;
             if tokio::time::timeout(grace, self.wait_task(namespace, id)).await.is_err() {
                 self.kill(namespace, id, SIGKILL).await?;
@@ -141,11 +134,11 @@ mod tests {
 
     #[test]
     fn a_process_that_nobody_knows_of_is_not_stopped() {
-        assert_eq!(read(Status::Running.into()), Some(Task::Alive));
-        assert_eq!(read(Status::Pausing.into()), Some(Task::Alive));
-        assert_eq!(read(Status::Created.into()), Some(Task::Created));
-        assert_eq!(read(Status::Stopped.into()), Some(Task::Stopped));
-        assert_eq!(read(Status::Unknown.into()), None);
-        assert_eq!(read(99), None);
+        assert_eq!(read(Status::Running.into()), Task::Alive);
+        assert_eq!(read(Status::Pausing.into()), Task::Alive);
+        assert_eq!(read(Status::Created.into()), Task::Created);
+        assert_eq!(read(Status::Stopped.into()), Task::Stopped);
+        assert_eq!(read(Status::Unknown.into()), Task::Unclear);
+        assert_eq!(read(99), Task::Unclear);
     }
 }

@@ -197,6 +197,7 @@ fn world(options: &Options, store: Store, registries: Registries) -> Result<Worl
         cgroup_root: options.cgroup_root.clone(),
         containerd_state: options.containerd_state.clone(),
         ready_timeout: options.ready_timeout,
+        longest_call: options.upstream_timeout,
         grace: options.grace,
         prepared: options.prepared,
     };

@@ -100,11 +100,18 @@ impl Gateway {
         parts.version = hyper::Version::HTTP_11;
         let desk = Desk::new(body);
         let (running, mut response) = loop {
-            if matches!(function.state(), State::Idle) && function.document().is_some_and(|d| d.replicas == 0)
-            {
+            let rests = || {
+                matches!(function.state(), State::Idle)
+                    && function.document().is_some_and(|d| d.replicas == 0)
+            };
+            if rests() {
                 function.wake();
             }
             let Some(running) = function.enter(deadline - Instant::now()).await else {
+                // It waited for an update that came to nothing, or for what was scaled to none meanwhile.
+                if rests() && Instant::now() < deadline {
+                    continue;
+                }
                 let message = format!("No endpoints available for: {}.", function.key.name);
                 return proxy_error(StatusCode::SERVICE_UNAVAILABLE, message);
             };
@@ -119,7 +126,7 @@ impl Gateway {
             match timeout_at(deadline, self.proxy.client.request(request)).await {
                 Ok(Ok(response)) => break (running, response),
                 // Nothing was sent: it is another instance's call now, or the next one's.
-                Ok(Err(error)) if error.is_connect() && desk.has() => {
+                Ok(Err(error)) if takes_no_connections(&error) && desk.has() => {
                     tracing::debug!("{}: {} takes no connections", function.key, running.address());
                     function.refused(running.endpoint());
                 }
@@ -181,6 +188,26 @@ impl hyper::body::Body for Call {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
+}
+
+/// Whether that is the fault of the other side: that we have no file descriptor left is not.
+fn takes_no_connections(error: &hyper_util::client::legacy::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            use std::io::ErrorKind;
+            return matches!(
+                error.kind(),
+                ErrorKind::ConnectionRefused
+                    | ErrorKind::ConnectionReset
+                    | ErrorKind::HostUnreachable
+                    | ErrorKind::NetworkUnreachable
+                    | ErrorKind::TimedOut
+            );
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// The protocol that a client wants to change to.

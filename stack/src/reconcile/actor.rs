@@ -1,30 +1,40 @@
-//! The one place that changes a function's containers: what is, and how it comes to be what should be. What it is told
-//! is in `orders`, what it keeps while nothing should run in `rest`.
+//! The one place that changes a function's containers: what is, and how it comes to be what should be. It never waits for
+//! what takes long: starts, removals, pulls are tasks whose end it is told. What it is told to do is in `orders`, how it
+//! keeps as many instances as are wanted in `replicas`, what it keeps while none should run in `rest`.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
 use super::backoff::Backoff;
 use super::command::Command;
+use super::deployment::Deployment;
 use super::endpoint::Endpoint;
+use super::farewell::Farewells;
 use super::fetch::Fetch;
-use super::functions::{Function, Functions};
-use super::instance::{Instance, PORT};
+use super::function::Function;
+use super::functions::Functions;
+use super::instance::{Instance, id_of};
 use super::pen::Pen;
 use super::probe::{Probes, follow};
 use super::removal::Removals;
 use super::rest::Resting;
 use super::serving::Serving;
+use super::start::{Purpose, Source, Start};
 use super::watcher::watch;
-use super::{World, cause, group, pause, ready};
-use crate::containerd::{Image, Task};
+use super::{World, cause, group, pause};
+use crate::containerd::Task;
 use crate::desired::Document;
 use crate::error::{Error, Result};
+
+/// Looks at containerd that may fail in a row before those who wait for an instance's end are told so.
+const BLIND: u32 = 8;
+
+/// containerd may be away for so long before calls are turned away.
+const AWAY: Duration = Duration::from_secs(10);
 
 /// A function's actor.
 pub struct Actor {
@@ -33,19 +43,32 @@ pub struct Actor {
     pub(super) function: Arc<Function>,
     pub(super) document: Option<Document>,
     mail: mpsc::UnboundedReceiver<Command>,
+    /// What it was told while it looked.
+    pub(super) heard: VecDeque<Command>,
     /// Instances that calls are let into.
     pub(super) serving: Vec<Serving>,
     /// What the next call finds at hand while the function is scaled to none.
     pub(super) resting: Option<Resting>,
     /// The image of what should run, on its way.
     pub(super) fetch: Option<Fetch>,
+    /// Instances on their way to answering, by their numbers.
+    pub(super) starts: HashMap<u32, Start>,
     /// Instances on their way out.
     pub(super) removals: Removals,
+    /// Who waits for the end of instances.
+    pub(super) farewells: Farewells,
+    /// A new version on its way, and what it has been told since that must wait for it.
+    pub(super) deployment: Option<Deployment>,
+    pub(super) later: VecDeque<Command>,
     /// How the processes ended of which nothing was made yet.
     pub(super) ends: HashMap<String, Option<u32>>,
     pub(super) backoff: Backoff,
     /// No start before that moment.
     pub(super) not_before: Option<Instant>,
+    /// Since when starts have failed because containerd is away.
+    pub(super) away: Option<Instant>,
+    /// Looks in a row that found an instance whose shim does not tell what it does.
+    pub(super) unclear: u32,
     /// Looks at containerd that failed in a row.
     blind: u32,
     pub(super) pen: Pen,
@@ -66,13 +89,20 @@ impl Actor {
             function,
             document,
             mail,
+            heard: VecDeque::new(),
             serving: Vec::new(),
             resting: None,
             fetch: None,
+            starts: HashMap::new(),
             removals: Removals::default(),
+            farewells: Farewells::default(),
+            deployment: None,
+            later: VecDeque::new(),
             ends: HashMap::new(),
             backoff: Backoff::default(),
             not_before: None,
+            away: None,
+            unclear: 0,
             blind: 0,
             pen: Pen::default(),
         }
@@ -88,29 +118,47 @@ impl Actor {
         loop {
             self.function.looking();
             let again = self.converge().await;
-            if self.fetch.is_none() {
+            let opening = self.starts.values().any(|start| matches!(start.purpose, Purpose::Serve));
+            if self.blind == 0 && self.fetch.is_none() && !opening {
                 self.function.set_attempted();
             }
             let again = again.into_iter().chain(self.forgive()).min();
             if again.is_none()
-                && self.document.is_none()
-                && self.removals.is_empty()
+                && self.has_nothing_to_do()
                 && self.functions.retire(&self.function.key, &self.mail)
             {
                 return;
             }
-            let command = match again {
-                Some(delay) => match tokio::time::timeout(delay, self.mail.recv()).await {
-                    Ok(command) => command,
-                    Err(_) => Some(Command::Look),
+            let mut command = match (self.heard.pop_front(), again) {
+                (Some(command), _) => command,
+                (None, Some(delay)) => match tokio::time::timeout(delay, self.mail.recv()).await {
+                    Ok(Some(command)) => command,
+                    Ok(None) => return,
+                    Err(_) => Command::Look,
                 },
-                None => self.mail.recv().await,
+                (None, None) => match self.mail.recv().await {
+                    Some(command) => command,
+                    None => return,
+                },
             };
-            match command {
-                Some(command) => self.obey(command).await,
-                None => return,
+            // One look for all that it has been told.
+            loop {
+                self.obey(command).await;
+                match self.heard.pop_front().or_else(|| self.mail.try_recv().ok()) {
+                    Some(next) => command = next,
+                    None => break,
+                }
             }
         }
+    }
+
+    fn has_nothing_to_do(&self) -> bool {
+        self.document.is_none()
+            && self.deployment.is_none()
+            && self.starts.is_empty()
+            && self.removals.is_empty()
+            && self.farewells.is_empty()
+            && self.heard.is_empty()
     }
 
     /// Takes the notice of a function back that has been well for a while. Returns when that will be.
@@ -127,20 +175,31 @@ impl Actor {
 
     /// Looks, and acts once. Returns when to look again, if nothing happens before.
     async fn converge(&mut self) -> Option<Duration> {
-        self.removals.settle();
-        let instances = match self.world.instances(&self.function.key).await {
+        for (id, error) in self.removals.settle() {
+            self.farewells.fail(&id, error);
+        }
+        let instances = match self.look().await {
             Ok(instances) => instances,
             Err(error) => {
                 // containerd is away; what runs goes on running and answering.
-                if self.blind == 5 {
+                if self.blind == BLIND {
                     tracing::warn!("{}: {error}", self.function.key);
                 }
-                self.blind += 1;
+                self.blind = self.blind.saturating_add(1);
+                if self.blind > BLIND {
+                    self.farewells.fail_blindly(error);
+                }
                 return Some(pause(self.blind));
             }
         };
         self.blind = 0;
+        self.removals.keep(&instances);
         self.bury(&instances);
+        let starts = &self.starts;
+        self.farewells.tell(|id| {
+            instances.iter().any(|instance| instance.id == id)
+                || starts.keys().any(|replica| id_of(&self.function.key, *replica) == id)
+        });
         let again = match self.document.clone() {
             Some(document) if document.wants_instance() => self.keep_running(&document, &instances).await,
             Some(document) if !document.deleted => self.keep_resting(&document, &instances).await,
@@ -149,10 +208,25 @@ impl Actor {
                 None
             }
         };
-        self.clear(&instances).or(again)
+        [again, self.clear(&instances)].into_iter().flatten().min()
     }
 
-    /// Those of the instances that a document asks for, in a state, and not on their way out.
+    /// Lists what is. A call that comes meanwhile does not wait for that: containerd may take its time.
+    async fn look(&mut self) -> Result<Vec<Instance>> {
+        let (world, key) = (self.world.clone(), self.function.key.clone());
+        let mut looking = pin!(async move { world.instances(&key).await });
+        loop {
+            tokio::select! {
+                seen = &mut looking => return seen,
+                Some(command) = self.mail.recv() => match command {
+                    Command::Wake => self.wake().await,
+                    other => self.heard.push_back(other),
+                },
+            }
+        }
+    }
+
+    /// Those of the instances that a document asks for, in a state, of which nothing has been made yet.
     pub(super) fn good<'a>(
         &'a self,
         instances: &'a [Instance],
@@ -160,17 +234,30 @@ impl Actor {
         task: Task,
     ) -> impl Iterator<Item = &'a Instance> {
         let digest = document.digest();
-        instances.iter().filter(move |i| i.task == task && i.digest == digest && !self.removals.has(&i.id))
+        instances.iter().filter(move |i| {
+            i.task == task && i.digest == digest && !self.removals.has(&i.id) && !self.has(i)
+        })
+    }
+
+    /// Whether something is made of an instance: it serves, rests, or is on its way to that.
+    fn has(&self, instance: &Instance) -> bool {
+        self.serving.iter().any(|serving| serving.instance.id == instance.id)
+            || self.resting.as_ref().is_some_and(|resting| resting.instance.id == instance.id)
+            || self.starts.contains_key(&instance.replica)
+            || self.deployment.as_ref().is_some_and(|deployment| deployment.has(&instance.id))
     }
 
     /// Takes note of instances that served, or were to, and whose processes have ended.
     fn bury(&mut self, instances: &[Instance]) {
         let is = |id: &str, task: &[Task]| instances.iter().any(|i| i.id == id && task.contains(&i.task));
-        if self.resting.as_ref().is_some_and(|r| !is(&r.instance.id, &[Task::Created, Task::Alive])) {
+        let rests = [Task::Created, Task::Alive, Task::Unclear];
+        if self.resting.as_ref().is_some_and(|resting| !is(&resting.instance.id, &rests)) {
             self.resting = None;
         }
-        let (serving, ended): (Vec<_>, Vec<_>) =
-            self.serving.drain(..).partition(|serving| is(&serving.instance.id, &[Task::Alive]));
+        let (serving, ended): (Vec<_>, Vec<_>) = self
+            .serving
+            .drain(..)
+            .partition(|serving| is(&serving.instance.id, &[Task::Alive, Task::Unclear]));
         self.serving = serving;
         let wanted = self.document.as_ref().is_some_and(Document::wants_instance);
         for ended in ended {
@@ -188,6 +275,7 @@ impl Actor {
     pub(super) fn replace(&mut self, lost: &Serving, cause: &str) {
         let delay = self.backoff.ended(lost.since);
         tracing::warn!("{}: {cause}, start again in {} ms", self.function.key, delay.as_millis());
+        self.function.note_end(cause);
         self.functions.notices.set(&self.function.key, cause);
         self.not_before = Some(Instant::now() + delay);
         if delay.is_zero() {
@@ -197,205 +285,47 @@ impl Actor {
         }
     }
 
-    /// Lets as many instances run as the document wants, of those that there are and new ones.
-    async fn keep_running(&mut self, document: &Document, instances: &[Instance]) -> Option<Duration> {
-        let wanted = usize::try_from(document.replicas).unwrap_or(usize::MAX);
-        let known = |actor: &Self, id: &str| {
-            actor.serving.iter().any(|serving| serving.instance.id == id)
-                || actor.resting.as_ref().is_some_and(|resting| resting.instance.id == id)
-        };
-        // A former life's.
-        let found: Vec<_> = self.good(instances, document, Task::Alive).cloned().collect();
-        let found: Vec<_> = found.into_iter().filter(|found| !known(self, &found.id)).collect();
-        if !found.is_empty() {
-            let adopted = join_all(found.into_iter().map(|instance| self.adopt(instance, document))).await;
-            self.settle(adopted);
+    /// A start came to nothing: the next one is held back. That containerd is away for a moment is nobody's fault, and the
+    /// calls wait.
+    pub(super) fn fail(&mut self, error: &Error) {
+        if error.is_containerd_away() && self.away.get_or_insert_with(Instant::now).elapsed() < AWAY {
+            self.not_before = Some(Instant::now() + pause(3));
+            return;
         }
-        self.shrink(wanted);
-        if self.serving.len() < wanted {
-            if let Some(wait) = self.held() {
-                return Some(wait);
-            }
-            self.function.starting();
-            if self.resting.is_some() {
-                self.rouse(document).await;
-            } else {
-                // What was prepared in a former life.
-                let prepared = self.good(instances, document, Task::Created);
-                let prepared: Vec<_> = prepared.take(wanted - self.serving.len()).cloned().collect();
-                let begun = prepared.into_iter().map(|instance| self.begin(instance, document));
-                let begun = join_all(begun).await;
-                self.settle(begun);
-            }
-            let missing = wanted - self.serving.len();
-            if missing > 0 {
-                match self.image(document).await {
-                    Some(Ok(image)) => {
-                        let started = self.bring_up(document, instances, &image, missing).await;
-                        self.settle(started);
-                    }
-                    Some(Err(error)) => {
-                        let delay = self.without_image(&error);
-                        self.hold_back(delay, &error.to_string());
-                    }
-                    // Its end is a reason to look.
-                    None => return None,
-                }
-            }
-        }
-        (self.serving.len() < wanted).then(|| self.held().unwrap_or_default())
-    }
-
-    /// The image of what should run. It is fetched beside us where it is not at hand: nothing yet, then.
-    pub(super) async fn image(&mut self, document: &Document) -> Option<Result<Image>> {
-        match &mut self.fetch {
-            Some(fetch) if fetch.is_for(document) => {
-                let outcome = fetch.outcome()?;
-                self.fetch = None;
-                return Some(outcome);
-            }
-            _ => self.fetch = None,
-        }
-        if let Some(image) = self.world.at_hand(document).await {
-            return Some(Ok(image));
-        }
-        self.fetch = Some(Fetch::begin(&self.world, &self.function, document));
-        None
-    }
-
-    /// How long to wait after an image could not be had.
-    pub(super) fn without_image(&mut self, error: &Error) -> Duration {
-        match error {
-            error if error.is_lasting() => self.backoff.without_image(true),
-            Error::Pull { .. } => self.backoff.without_image(false),
-            _ => self.backoff.failed(),
-        }
-    }
-
-    /// Waits until an instance of a former life answers.
-    async fn adopt(&self, instance: Instance, document: &Document) -> Result<(Instance, SocketAddr)> {
-        if let Some(folder) = self.group(&instance) {
-            group::thaw(&folder)?;
-        }
-        let address = self.until_ready(&instance, document).await?;
-        Ok((instance, address))
-    }
-
-    /// Takes those out of service that are too many: the idlest.
-    fn shrink(&mut self, wanted: usize) {
-        let surplus = self.serving.len().saturating_sub(wanted);
-        self.serving.sort_by_key(|serving| (serving.endpoint.calls(), serving.instance.replica));
-        for serving in self.serving.drain(..surplus).collect::<Vec<_>>() {
-            self.leave(serving);
-        }
-    }
-
-    /// Lets nobody into an instance any more, and remembers that it may still have calls.
-    pub(super) fn leave(&mut self, serving: Serving) {
-        self.function.left(&serving.endpoint);
-        self.removals.let_end(&serving.instance.id, serving.endpoint.clone());
-    }
-
-    /// Keeps nothing: `clear` removes what there is.
-    pub(super) fn let_go(&mut self) {
-        self.functions.notices.clear(&self.function.key);
-        self.function.rest();
-        self.give_up_rest();
-        self.fetch = None;
-        for serving in std::mem::take(&mut self.serving) {
-            self.leave(serving);
-        }
-    }
-
-    /// Starts so many instances beside those there are; gives those that are ready. Nobody is let in yet.
-    pub(super) async fn bring_up(
-        &self,
-        document: &Document,
-        others: &[Instance],
-        image: &Image,
-        count: usize,
-    ) -> Vec<Result<(Instance, SocketAddr)>> {
-        let new = self.free(others).take(count);
-        join_all(new.map(|replica| async move {
-            let instance = self.world.prepare(&self.function.key, document, replica, image).await?;
-            let begun = self.begin(instance.clone(), document).await;
-            if begun.is_err() {
-                self.discard(&instance).await;
-            }
-            begun
-        }))
-        .await
-    }
-
-    /// Numbers that no instance has, whatever its state.
-    pub(super) fn free<'a>(&'a self, others: &'a [Instance]) -> impl Iterator<Item = u32> + 'a {
-        let taken = move |replica: &u32| {
-            let own = self.serving.iter().map(|serving| &serving.instance);
-            own.chain(others).any(|other| other.replica == *replica)
-        };
-        (0..).filter(move |replica| !taken(replica) && self.world.is_free(&self.function.key, *replica))
-    }
-
-    /// Begins a prepared instance, and returns when it is ready.
-    pub(super) async fn begin(
-        &self,
-        instance: Instance,
-        document: &Document,
-    ) -> Result<(Instance, SocketAddr)> {
-        self.world.begin(&instance).await?;
-        let address = self.until_ready(&instance, document).await?;
-        Ok((Instance { task: Task::Alive, ..instance }, address))
-    }
-
-    /// Removes a new instance that nobody was let into. What does not go now is found at the next look.
-    pub(super) async fn discard(&self, instance: &Instance) {
-        if let Err(error) = self.world.remove(instance, Duration::ZERO).await {
-            tracing::warn!("removing {}: {error}", instance.name());
-        }
-    }
-
-    /// Waits until an instance is ready.
-    async fn until_ready(&self, instance: &Instance, document: &Document) -> Result<SocketAddr> {
-        let address = address(instance)?;
-        let (namespace, id) = (instance.key.namespace.as_str(), instance.id.as_str());
-        let (patience, probe) = (self.world.settings.ready_timeout, Probes::of(&document.annotations).ready);
-        let ready = async {
-            tokio::time::sleep(probe.as_ref().map_or(Duration::ZERO, |probe| probe.delay)).await;
-            ready::wait(address, probe.as_ref().and_then(|probe| probe.path.as_deref()), patience).await
-        };
-        tokio::select! {
-            ready = ready => ready.map(|()| address),
-            ended = self.world.containerd.wait_task(namespace, id) => Err(Error::Exited { status: ended? }),
-        }
-    }
-
-    /// Lets the calls into what came up, or holds the next start back.
-    fn settle(&mut self, outcomes: Vec<Result<(Instance, SocketAddr)>>) {
-        let mut failure = None;
-        for outcome in outcomes {
-            match outcome {
-                Ok((instance, address)) => {
-                    let endpoint = Arc::new(Endpoint::new(address));
-                    self.function.let_in(endpoint.clone());
-                    self.serve(instance, endpoint);
-                }
-                Err(error) => failure = Some(error.to_string()),
-            }
-        }
-        match failure {
-            Some(reason) => {
-                let delay = self.backoff.failed();
-                self.hold_back(delay, &reason);
-            }
-            None => self.not_before = None,
-        }
+        let (delay, reason) = (self.backoff.failed(), error.to_string());
+        self.hold_back(delay, &reason);
     }
 
     /// No start before that time is over.
-    fn hold_back(&mut self, delay: Duration, reason: &str) {
+    pub(super) fn hold_back(&mut self, delay: Duration, reason: &str) {
         self.not_before = Some(Instant::now() + delay);
+        self.function.note_end(reason);
         self.functions.notices.set(&self.function.key, reason);
         self.function.failed(reason);
+    }
+
+    pub(super) fn held(&self) -> Option<Duration> {
+        self.not_before
+            .map(|moment| moment.saturating_duration_since(Instant::now()))
+            .filter(|left| !left.is_zero())
+    }
+
+    /// Begins to start an instance; its end is a message.
+    pub(super) fn start(&mut self, document: &Document, replica: u32, purpose: Purpose, source: Source) {
+        let start = Start::begin(&self.world, &self.function, document, replica, purpose, source);
+        self.starts.insert(replica, start);
+    }
+
+    /// Numbers that no instance has, whatever its state.
+    pub(super) fn free(&self, instances: &[Instance], count: usize) -> Vec<u32> {
+        let taken = |replica: &u32| {
+            let own = self.serving.iter().map(|serving| &serving.instance);
+            self.starts.contains_key(replica)
+                || own.chain(instances).any(|other| other.replica == *replica)
+                || self.removals.has(&id_of(&self.function.key, *replica))
+                || !self.world.is_free(&self.function.key, *replica)
+        };
+        (0..).filter(|replica| !taken(replica)).take(count).collect()
     }
 
     /// Watches the process of an instance that calls are let into. To be called after they are: an end that comes at once
@@ -408,36 +338,45 @@ impl Actor {
             let following = follow(probes, self.function.clone(), instance.id.clone(), endpoint.clone());
             watchers.push(tokio::spawn(following).abort_handle());
         }
-        self.serving.push(Serving { instance, endpoint, since: Instant::now(), watchers });
-    }
-
-    pub(super) fn held(&self) -> Option<Duration> {
-        self.not_before
-            .map(|moment| moment.saturating_duration_since(Instant::now()))
-            .filter(|left| !left.is_zero())
-    }
-
-    /// Begins to remove all instances but those that serve or rest. Returns when to try again, if something could not be
-    /// removed.
-    pub(super) fn clear(&mut self, instances: &[Instance]) -> Option<Duration> {
         let grace = self.world.grace(self.document.as_ref());
-        let kept: Vec<_> = self.serving.iter().map(|serving| &serving.instance.id).collect();
-        let rests = self.resting.as_ref().map(|resting| &resting.instance.id);
-        let others = instances.iter().filter(|i| !kept.contains(&&i.id) && rests != Some(&i.id));
-        self.removals.begin(&self.world, &self.function, others, grace)
+        self.serving.push(Serving { instance, endpoint, grace, since: Instant::now(), watchers });
+    }
+
+    /// Lets nobody into an instance any more, and remembers that it may still have calls.
+    pub(super) fn leave(&mut self, serving: &Serving) {
+        self.function.left(&serving.endpoint);
+        self.removals.let_end(&serving.instance.id, serving.endpoint.clone(), serving.grace);
+    }
+
+    /// Keeps nothing: `clear` removes what there is.
+    pub(super) fn let_go(&mut self) {
+        self.functions.notices.clear(&self.function.key);
+        self.function.rest();
+        self.give_up_rest();
+        self.fetch = None;
+        for start in self.starts.values_mut().filter(|start| !matches!(start.purpose, Purpose::Deploy)) {
+            start.give_up();
+        }
+        for serving in std::mem::take(&mut self.serving) {
+            self.leave(&serving);
+        }
+    }
+
+    /// Begins to remove all instances of which nothing is made. Returns when to try again, if something could not be
+    /// removed, or is not clear.
+    fn clear(&mut self, instances: &[Instance]) -> Option<Duration> {
+        let digest = self.document.as_ref().filter(|document| !document.deleted).map(Document::digest);
+        let grace = self.world.grace(self.document.as_ref());
+        // A shim that does not tell may be slow: what may be good is not removed at once.
+        let spared = |i: &Instance| {
+            i.task == Task::Unclear && digest.as_ref() == Some(&i.digest) && self.has_patience()
+        };
+        let others: Vec<_> = instances.iter().filter(|i| !self.has(i) && !spared(i)).cloned().collect();
+        self.removals.begin(&self.world, &self.function, others.iter(), grace)
     }
 
     /// An instance's control group, where there are any.
     pub(super) fn group(&self, instance: &Instance) -> Option<std::path::PathBuf> {
         group::folder(&self.world.settings.cgroup_root, &instance.key, instance.replica)
     }
-}
-
-/// Where an instance will answer.
-pub fn address(instance: &Instance) -> Result<SocketAddr> {
-    let ip = instance.address.ok_or_else(|| Error::Invalid {
-        what: format!("container {}", instance.id),
-        reason: "has no address".into(),
-    })?;
-    Ok((ip, PORT).into())
 }

@@ -3,6 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::functions::Refused;
+use super::start::Outcome;
 use crate::containerd::Supply;
 use crate::desired::Document;
 
@@ -23,6 +24,13 @@ pub enum Command {
         id: String,
         /// What it said.
         reason: String,
+    },
+    /// The start of an instance is over.
+    Started {
+        /// Its number.
+        replica: u32,
+        /// What came of it.
+        outcome: Outcome,
     },
     /// An instance was removed, or could not be.
     Removed,

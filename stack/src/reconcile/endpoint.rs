@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -15,6 +15,17 @@ pub struct Endpoint {
     calls: AtomicUsize,
     idle: Notify,
     closed: AtomicBool,
+    /// Bits of why nobody is let in for a while.
+    silence: AtomicU8,
+}
+
+/// Why nobody is let into an instance for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// It takes no connections.
+    Deaf = 1,
+    /// It says that it is not ready.
+    Unready = 2,
 }
 
 /// A call that an instance has; dropped when it ends.
@@ -36,7 +47,13 @@ impl Running {
 impl Endpoint {
     /// Without calls.
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, calls: AtomicUsize::new(0), idle: Notify::new(), closed: AtomicBool::new(false) }
+        Self {
+            address,
+            calls: AtomicUsize::new(0),
+            idle: Notify::new(),
+            closed: AtomicBool::new(false),
+            silence: AtomicU8::new(0),
+        }
     }
 
     /// Nobody will be let in any more.
@@ -47,6 +64,22 @@ impl Endpoint {
     /// Whether that is so.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    /// Nobody is let in until the reason is gone. Whether it is a new one.
+    pub fn silence(&self, reason: Silence) -> bool {
+        self.silence.fetch_or(reason as u8, Ordering::AcqRel) & reason as u8 == 0
+    }
+
+    /// A reason is gone. Whether that was the last.
+    pub fn speak(&self, reason: Silence) -> bool {
+        let before = self.silence.fetch_and(!(reason as u8), Ordering::AcqRel);
+        before & !(reason as u8) == 0
+    }
+
+    /// Whatever the reasons were, they are gone.
+    pub fn speak_freely(&self) {
+        self.silence.store(0, Ordering::Release);
     }
 
     /// How many calls it has.

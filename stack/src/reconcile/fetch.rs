@@ -7,7 +7,7 @@ use tokio::task::AbortHandle;
 
 use super::World;
 use super::command::Command;
-use super::functions::Function;
+use super::function::Function;
 use crate::containerd::Image;
 use crate::desired::Document;
 use crate::error::{Error, Result};
@@ -43,6 +43,11 @@ impl Fetch {
     /// Whether it is a document's image.
     pub fn is_for(&self, document: &Document) -> bool {
         self.image == document.image
+    }
+
+    /// Whether it has ended.
+    pub fn is_over(&self) -> bool {
+        self.task.is_finished()
     }
 
     /// What came of it; nothing while it goes on.

@@ -1,42 +1,19 @@
-//! The functions as the gateway sees them: what they should be, whether they answer, and where.
+//! All functions, and what can be asked of them.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use provisioning::Namespace;
-use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
+use super::World;
 use super::actor::Actor;
 use super::command::Command;
-use super::endpoint::{Endpoint, Running};
+use super::function::Function;
 use super::notices::Notices;
-use super::pool::Pool;
-use super::{World, pause};
 use crate::desired::Document;
 use crate::error::Error;
 use crate::key::Key;
-
-/// How long a connection to an instance may take.
-const CONNECT: Duration = Duration::from_secs(1);
-
-/// Calls do not wait longer for an instance whose process lives and takes no connections.
-const DEAF: Duration = Duration::from_secs(5);
-
-/// Whether a function answers.
-#[derive(Debug, Clone)]
-pub enum State {
-    /// It should not run, or is not looked at yet and may not exist.
-    Idle,
-    /// It will answer soon.
-    Starting,
-    /// It answers there; never empty.
-    Ready(Arc<Pool>),
-    /// It could not be started and is tried again later.
-    Failed(String),
-}
 
 /// Why a deployment or deletion was not done.
 #[derive(Debug)]
@@ -52,205 +29,6 @@ pub enum Refused {
 impl From<Error> for Refused {
     fn from(error: Error) -> Self {
         Self::Failed(error)
-    }
-}
-
-/// One function.
-pub struct Function {
-    /// Its name.
-    pub key: Key,
-    /// Calls since we run.
-    pub calls: AtomicU64,
-    document: Mutex<Option<Arc<Document>>>,
-    state: watch::Sender<State>,
-    attempted: watch::Sender<bool>,
-    /// Somebody has asked for a look that has not begun.
-    asked: AtomicBool,
-    pub(super) mailbox: mpsc::UnboundedSender<Command>,
-}
-
-impl Function {
-    /// What it should be; nothing when it is being made or was deleted.
-    pub fn document(&self) -> Option<Arc<Document>> {
-        let document = self.document.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        document.filter(|document| !document.deleted)
-    }
-
-    /// Its state now.
-    pub fn state(&self) -> State {
-        self.state.borrow().clone()
-    }
-
-    /// Lets a call in as soon as there is a way; nothing when it does not come in time or cannot come.
-    pub async fn enter(&self, patience: Duration) -> Option<Running> {
-        let mut state = self.state.subscribe();
-        let settled = state.wait_for(|state| !matches!(state, State::Starting));
-        match tokio::time::timeout(patience, settled).await {
-            Ok(Ok(state)) => match &*state {
-                // Counted in while the state cannot change: whoever closes the way waits for this call too.
-                State::Ready(pool) => pool.enter(),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-
-    /// An instance took no connection: the calls wait, or go to others, until it does or its end is known.
-    pub fn refused(self: &Arc<Self>, endpoint: &Arc<Endpoint>) {
-        // Only who takes it away knocks.
-        if self.pause(endpoint) {
-            tokio::spawn(knock(self.clone(), endpoint.clone()));
-        }
-        self.look_again();
-    }
-
-    fn look_again(&self) {
-        // A thousand calls that fail at once are one reason to look.
-        if !self.asked.swap(true, Ordering::AcqRel) {
-            let _ = self.mailbox.send(Command::Look);
-        }
-    }
-
-    /// The actor is about to look: whatever happens from now on is a reason to look again.
-    pub(super) fn looking(&self) {
-        self.asked.store(false, Ordering::Release);
-    }
-
-    /// Asks for an instance of a function that was scaled to none.
-    pub fn wake(&self) {
-        let first = self.state.send_if_modified(|state| {
-            let idle = matches!(state, State::Idle);
-            if idle {
-                *state = State::Starting;
-            }
-            idle
-        });
-        // The other calls wait for what the first one asked for.
-        if first {
-            let _ = self.mailbox.send(Command::Wake);
-        }
-    }
-
-    /// How many of its instances answer.
-    pub fn available(&self) -> usize {
-        match &*self.state.borrow() {
-            State::Ready(pool) => pool.len(),
-            _ => 0,
-        }
-    }
-
-    /// Nobody is let into an instance any more: its process has ended, or is to. Calls wait where it was the last one,
-    /// whatever the actor is busy with.
-    pub(super) fn left(&self, endpoint: &Arc<Endpoint>) {
-        self.without(endpoint, true);
-    }
-
-    /// Nobody is let into an instance until it says that it is ready again. Gives whether anybody was until now.
-    pub(super) fn pause(&self, endpoint: &Arc<Endpoint>) -> bool {
-        self.without(endpoint, false)
-    }
-
-    fn without(&self, endpoint: &Arc<Endpoint>, for_good: bool) -> bool {
-        self.state.send_if_modified(|state| {
-            if for_good {
-                // While the state cannot change: who would let it in again sees it.
-                endpoint.close();
-            }
-            let State::Ready(pool) = state else { return false };
-            let Some(others) = pool.without(endpoint) else { return false };
-            *state = if others.is_empty() { State::Starting } else { State::Ready(Arc::new(others)) };
-            true
-        })
-    }
-
-    /// Calls are let into one more instance, unless it was left for good.
-    pub(super) fn let_in(&self, endpoint: Arc<Endpoint>) {
-        self.state.send_if_modified(|state| {
-            let open = !endpoint.is_closed();
-            if open {
-                tracing::info!("{} is ready at {}", self.key, endpoint.address);
-                let pool = match state {
-                    State::Ready(pool) => pool.with(endpoint),
-                    _ => Pool::new(vec![endpoint]),
-                };
-                *state = State::Ready(Arc::new(pool));
-            }
-            open
-        });
-    }
-
-    /// Calls go to these from now on, and to no other.
-    pub(super) fn switch(&self, endpoints: Vec<Arc<Endpoint>>) {
-        for endpoint in &endpoints {
-            tracing::info!("{} is ready at {}", self.key, endpoint.address);
-        }
-        self.state.send_replace(State::Ready(Arc::new(Pool::new(endpoints))));
-    }
-
-    /// Returns when the first look at it is over, well or not.
-    pub(super) async fn first_attempt(&self) {
-        let _ = self.attempted.subscribe().wait_for(|attempted| *attempted).await;
-    }
-
-    /// Returns when the calls that waited for it have their answers.
-    pub(super) async fn answered(&self, patience: Duration) {
-        // Each that waits listens for the state.
-        self.state.closed().await;
-        if let State::Ready(pool) = self.state() {
-            for endpoint in pool.endpoints() {
-                endpoint.drained(patience).await;
-            }
-        }
-    }
-
-    /// Whether the first look at it is over.
-    pub(super) fn was_attempted(&self) -> bool {
-        *self.attempted.borrow()
-    }
-
-    pub(super) fn set_attempted(&self) {
-        self.attempted.send_replace(true);
-    }
-
-    /// An instance is on its way; calls wait for it where no other answers.
-    pub(super) fn starting(&self) {
-        self.unless_ready(State::Starting);
-    }
-
-    /// No instance could be started; calls are turned away where no other answers.
-    pub(super) fn failed(&self, reason: &str) {
-        tracing::warn!("{}: {reason}", self.key);
-        self.unless_ready(State::Failed(reason.to_owned()));
-    }
-
-    fn unless_ready(&self, state: State) {
-        self.state.send_if_modified(|now| {
-            let modified = !matches!(now, State::Ready(_));
-            if modified {
-                *now = state;
-            }
-            modified
-        });
-    }
-
-    /// Nobody is let in any more.
-    pub(super) fn close(&self) {
-        self.state.send_replace(State::Idle);
-    }
-
-    /// It should not run. A call may have woken it a moment ago: its wish is in the mailbox, and stands.
-    pub(super) fn rest(&self) {
-        self.state.send_if_modified(|state| {
-            let over = matches!(state, State::Ready(_) | State::Failed(_));
-            if over {
-                *state = State::Idle;
-            }
-            over
-        });
-    }
-
-    pub(super) fn set_document(&self, document: Option<Document>) {
-        *self.document.lock().unwrap_or_else(PoisonError::into_inner) = document.map(Arc::new);
     }
 }
 
@@ -383,16 +161,7 @@ impl Functions {
 
     fn spawn(self: &Arc<Self>, key: &Key, document: Option<Document>) -> Arc<Function> {
         let (mailbox, mail) = mpsc::unbounded_channel();
-        let wanted = document.as_ref().is_some_and(Document::wants_instance);
-        let function = Arc::new(Function {
-            key: key.clone(),
-            calls: AtomicU64::new(0),
-            document: Mutex::new(document.clone().map(Arc::new)),
-            state: watch::Sender::new(if wanted { State::Starting } else { State::Idle }),
-            attempted: watch::Sender::new(false),
-            asked: AtomicBool::new(false),
-            mailbox,
-        });
+        let function = Arc::new(Function::new(key.clone(), document.clone(), mailbox));
         if let Some(world) = self.world.get() {
             let actor = Actor::new(world.clone(), self.clone(), function.clone(), document, mail);
             tokio::spawn(actor.run());
@@ -411,129 +180,6 @@ impl Functions {
     }
 }
 
-/// Waits until an instance takes connections again, or there is no reason to.
-async fn knock(function: Arc<Function>, endpoint: Arc<Endpoint>) {
-    let (mut attempt, mut told) = (0, false);
-    let began = Instant::now();
-    while !endpoint.is_closed() && function.document().is_some_and(|document| document.wants_instance()) {
-        let connect = TcpStream::connect(endpoint.address);
-        if matches!(tokio::time::timeout(CONNECT, connect).await, Ok(Ok(_))) {
-            return function.let_in(endpoint);
-        }
-        if began.elapsed() > DEAF && !told {
-            told = true;
-            function.failed(&format!("{} takes no connections", endpoint.address));
-        }
-        tokio::time::sleep(pause(attempt)).await;
-        attempt += 1;
-    }
-}
-
 fn gone(key: &Key) -> Refused {
     Refused::Failed(Error::Invalid { what: key.to_string(), reason: "is being shut down".into() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn function() -> (Function, mpsc::UnboundedReceiver<Command>) {
-        let (mailbox, mail) = mpsc::unbounded_channel();
-        let function = Function {
-            key: Key::new("f", "").unwrap(),
-            calls: AtomicU64::new(0),
-            document: Mutex::new(None),
-            state: watch::Sender::new(State::Idle),
-            attempted: watch::Sender::new(false),
-            asked: AtomicBool::new(false),
-            mailbox,
-        };
-        (function, mail)
-    }
-
-    #[tokio::test]
-    async fn calls_that_waited_are_answered_before_others_begin() {
-        let (function, _mail) = function();
-        let function = Arc::new(function);
-        function.answered(Duration::from_secs(5)).await;
-        function.starting();
-        let patience = Duration::from_secs(60);
-        let call = tokio::spawn({
-            let function = function.clone();
-            async move { function.enter(patience).await.unwrap() }
-        });
-        tokio::task::yield_now().await;
-        let answered = tokio::spawn({
-            let function = function.clone();
-            async move { function.answered(patience).await }
-        });
-        tokio::task::yield_now().await;
-        assert!(!answered.is_finished());
-        function.let_in(Arc::new(Endpoint::new(([10, 62, 0, 2], 8080).into())));
-        let running = call.await.unwrap();
-        tokio::task::yield_now().await;
-        assert!(!answered.is_finished());
-        drop(running);
-        answered.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn calls_wait_only_when_the_last_instance_has_left() {
-        let (function, _mail) = function();
-        let endpoint = |last| Arc::new(Endpoint::new(([10, 62, 0, last], 8080).into()));
-        let (one, two) = (endpoint(2), endpoint(3));
-        function.let_in(one.clone());
-        function.let_in(two.clone());
-        assert_eq!(function.available(), 2);
-        function.failed("a third one does not start");
-        function.left(&one);
-        assert_eq!(function.enter(Duration::ZERO).await.unwrap().address(), two.address);
-        function.left(&two);
-        assert!(matches!(function.state(), State::Starting));
-        function.failed("none does");
-        assert!(function.enter(Duration::from_secs(60)).await.is_none());
-        // What was left for good does not come back.
-        function.let_in(two);
-        assert_eq!(function.available(), 0);
-        let three = endpoint(4);
-        function.switch(vec![three.clone()]);
-        function.pause(&three);
-        assert_eq!(function.available(), 0);
-        function.let_in(three);
-        assert_eq!(function.available(), 1);
-    }
-
-    #[tokio::test]
-    async fn many_reasons_are_one_look_and_one_wish() {
-        let (function, mut mail) = function();
-        for _ in 0..100 {
-            function.look_again();
-        }
-        assert_eq!(mail.len(), 1);
-        mail.recv().await;
-        function.looking();
-        function.look_again();
-        assert_eq!(mail.len(), 1);
-        for _ in 0..100 {
-            function.wake();
-        }
-        assert_eq!(mail.len(), 2);
-    }
-
-    #[tokio::test]
-    async fn a_call_that_was_let_in_is_waited_for_and_an_ended_process_takes_no_more() {
-        let (function, _mail) = function();
-        let endpoint = Arc::new(Endpoint::new(([10, 62, 0, 2], 8080).into()));
-        function.let_in(endpoint.clone());
-        let call = function.enter(Duration::ZERO).await.unwrap();
-        function.left(&Arc::new(Endpoint::new(endpoint.address)));
-        assert!(matches!(function.state(), State::Ready(_)), "another instance's end");
-        function.left(&endpoint);
-        assert!(function.enter(Duration::from_millis(1)).await.is_none());
-        let waiting = tokio::spawn(async move { endpoint.drained(Duration::from_secs(60)).await });
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished());
-        drop(call);
-        waiting.await.unwrap();
-    }
 }

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use containerd_client::services::v1::Container;
+use containerd_client::types::Mount;
 
 use super::{World, group, surroundings};
 use crate::containerd::{
@@ -56,6 +57,11 @@ pub fn is_instance_name(text: &str) -> bool {
     }
 }
 
+/// The name of an instance's container and snapshot: FUNCTION.NUMBER.
+pub fn id_of(key: &Key, replica: u32) -> String {
+    format!("{}.{replica}", key.name)
+}
+
 impl Instance {
     /// Reads containerd's record; nothing when its labels are not ours.
     pub fn from_container(namespace: &str, container: &Container) -> Option<Self> {
@@ -74,6 +80,19 @@ impl Instance {
     pub fn name(&self) -> String {
         full_name(&self.key, self.replica)
     }
+}
+
+/// What is made before containerd is told of an instance.
+struct Furnished {
+    image: String,
+    spec: String,
+    mounts: Vec<Mount>,
+    fifos: surroundings::Fifos,
+}
+
+/// What cannot be cleared away after a failed start is worth a line.
+fn told(instance: &Instance, error: &Error) {
+    tracing::warn!("clearing away {} after a failed start: {error}", instance.name());
 }
 
 impl World {
@@ -115,18 +134,28 @@ impl World {
         let address = self.network.allocate()?;
         let instance = Instance {
             key: key.clone(),
-            id: format!("{}.{replica}", key.name),
+            id: id_of(key, replica),
             replica,
             digest: document.digest(),
             address: Some(address),
             task: Task::None,
         };
-        match self.assemble(&instance, document, address, image).await {
+        let new = match self.furnish(&instance, document, address, image).await {
+            Ok(new) => new,
+            Err(error) => {
+                // Nobody knows of it: no record leads to it, and no process is in it.
+                let cleared = self.strip(&instance).await;
+                cleared.unwrap_or_else(|second| told(&instance, &second));
+                self.network.release(address);
+                return Err(error);
+            }
+        };
+        match self.record(&instance, new).await {
             Ok(()) => Ok(Instance { task: Task::Created, ..instance }),
             Err(error) => {
-                if let Err(second) = self.remove(&instance, Duration::ZERO).await {
-                    tracing::warn!("clearing away {} after a failed start: {second}", instance.name());
-                }
+                // Where that fails, the record leads to it at the next look.
+                let cleared = self.remove(&instance, Duration::ZERO).await;
+                cleared.unwrap_or_else(|second| told(&instance, &second));
                 Err(error)
             }
         }
@@ -137,13 +166,14 @@ impl World {
         self.containerd.begin_task(instance.key.namespace.as_str(), &instance.id).await
     }
 
-    async fn assemble(
+    /// All that an instance has beside containerd's record and task.
+    async fn furnish(
         &self,
         instance: &Instance,
         document: &Document,
         address: Ipv4Addr,
         image: &Image,
-    ) -> Result<()> {
+    ) -> Result<Furnished> {
         let (key, name) = (&instance.key, instance.name());
         let namespace = key.namespace.as_str();
         let limits = Limits::parse(document.limits.as_ref())?;
@@ -163,7 +193,7 @@ impl World {
         let copied = on_disk(move || all.copy(&of.name(), &of.key.namespace, &secrets, &user));
         let secrets = copied.await?;
         let (resolv_conf, hosts) = surroundings::refresh(self, self.network.gateway())?;
-        let ([stdout, stderr], held) = surroundings::make_fifos(&self.settings.fifos, &name)?;
+        let fifos = surroundings::make_fifos(&self.settings.fifos, &name)?;
         let paths = Paths {
             netns: self.network.netns(&name),
             resolv_conf,
@@ -172,13 +202,20 @@ impl World {
             cgroup: surroundings::cgroup(&self.settings.cgroup_root, key, instance.replica),
         };
         let spec = specification(document, &image.process, &identity, limits, &paths).to_string();
-        let labels = vec![
-            (LABEL_FUNCTION, key.name.to_string()),
+        Ok(Furnished { image: image.reference.clone(), spec, mounts, fifos })
+    }
+
+    async fn record(&self, instance: &Instance, furnished: Furnished) -> Result<()> {
+        let namespace = instance.key.namespace.as_str();
+        let Furnished { image, spec, mounts, fifos: ([stdout, stderr], held) } = furnished;
+        let address = instance.address.map(|address| (LABEL_ADDRESS, address.to_string()));
+        let labels = [
+            (LABEL_FUNCTION, instance.key.name.to_string()),
             (LABEL_REPLICA, instance.replica.to_string()),
             (LABEL_DIGEST, instance.digest.clone()),
-            (LABEL_ADDRESS, address.to_string()),
         ];
-        let new = NewContainer { id: &instance.id, image: &image.reference, labels, spec: spec.into_bytes() };
+        let labels = labels.into_iter().chain(address).collect();
+        let new = NewContainer { id: &instance.id, image: &image, labels, spec: spec.into_bytes() };
         self.containerd.create_container(namespace, new).await?;
         let created = self.containerd.create_task(namespace, &instance.id, mounts, &stdout, &stderr).await;
         // From now on the shim holds them.
@@ -186,8 +223,8 @@ impl World {
         created
     }
 
-    /// Ends an instance and removes all of it. A step that fails does not keep the others from being taken; the first
-    /// error is told.
+    /// Ends an instance and removes all of it. One that cannot be ended stays whole: it may go on serving, and is not to be
+    /// taken for one that can.
     pub(super) async fn remove(&self, instance: &Instance, grace: Duration) -> Result<()> {
         let namespace = instance.key.namespace.as_str();
         // Who is frozen hears no SIGTERM.
@@ -196,18 +233,8 @@ impl World {
         {
             tracing::warn!("thawing {} to end it: {error}", instance.name());
         }
-        let stopped = self.containerd.stop_task(namespace, &instance.id, grace).await;
-        // What its process left behind, or what containerd does not know of.
-        let group = match group::folder(&self.settings.cgroup_root, &instance.key, instance.replica) {
-            Some(folder) if stopped.is_ok() => group::end(&folder).await,
-            _ => Ok(()),
-        };
-        let detached = self.network.detach(&instance.name(), instance.address).await;
-        let fifos = surroundings::remove_fifos(&self.settings.fifos, &instance.name());
-        let (all, name) = (self.secrets.clone(), instance.name());
-        let secrets = on_disk(move || all.forget(&name)).await;
-        let snapshot = self.containerd.remove_snapshot(namespace, &instance.id).await;
-        stopped.and(group).and(detached).and(fifos).and(secrets).and(snapshot)?;
+        self.containerd.stop_task(namespace, &instance.id, grace).await?;
+        self.strip(instance).await?;
         // Last, and only then, because it holds the labels that lead to the rest.
         self.containerd.delete_container(namespace, &instance.id).await?;
         if let Some(address) = instance.address {
@@ -216,6 +243,23 @@ impl World {
         }
         self.removed.notify_one();
         Ok(())
+    }
+
+    /// Removes what an instance has beside containerd's record. A step that fails does not keep the others from being
+    /// taken; the first error is told.
+    async fn strip(&self, instance: &Instance) -> Result<()> {
+        let name = instance.name();
+        // What its process left behind, or what containerd does not know of.
+        let group = match group::folder(&self.settings.cgroup_root, &instance.key, instance.replica) {
+            Some(folder) => group::end(&folder).await,
+            None => Ok(()),
+        };
+        let detached = self.network.detach(&name, instance.address).await;
+        let fifos = surroundings::remove_fifos(&self.settings.fifos, &name);
+        let all = self.secrets.clone();
+        let secrets = on_disk(move || all.forget(&name)).await;
+        let snapshot = self.containerd.remove_snapshot(instance.key.namespace.as_str(), &instance.id).await;
+        group.and(detached).and(fifos).and(secrets).and(snapshot)
     }
 
     /// How long a function may take to end: its own `grace_period`, else the machine's default.

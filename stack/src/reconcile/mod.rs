@@ -11,13 +11,17 @@ mod actor;
 mod backoff;
 mod cause;
 mod command;
+mod deployment;
 mod endpoint;
+mod farewell;
 mod fetch;
+mod function;
 mod functions;
 mod garbage;
 mod group;
 mod images;
 mod instance;
+mod knock;
 mod namespace;
 mod notices;
 mod orders;
@@ -26,10 +30,12 @@ mod pool;
 mod probe;
 mod ready;
 mod removal;
+mod replicas;
 mod rest;
 mod scale;
 mod secrets;
 mod serving;
+mod start;
 mod supply;
 mod surroundings;
 mod sweep;
@@ -42,7 +48,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
 
 pub use endpoint::{Endpoint, Running};
-pub use functions::{Function, Functions, Refused, State};
+pub use function::{Ended, Function, State};
+pub use functions::{Functions, Refused};
 pub use instance::is_instance_name;
 pub use pool::Pool;
 pub use probe::Probes;
@@ -74,6 +81,8 @@ pub struct Settings {
     pub containerd_state: PathBuf,
     /// How long a new instance may take to become ready.
     pub ready_timeout: Duration,
+    /// The longest that a call of a function may take: what is on its way out is left to it.
+    pub longest_call: Duration,
     /// How long a function may take to end after SIGTERM, unless its `grace_period` says otherwise.
     pub grace: Duration,
     /// Functions at most that have an instance prepared while they are scaled to none.

@@ -1,15 +1,28 @@
 //! What an actor is told to do.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::oneshot;
 
 use super::actor::Actor;
+use super::cause;
 use super::command::Command;
+use super::deployment::Deployment;
 use super::endpoint::Endpoint;
+use super::fetch::Fetch;
 use super::functions::Refused;
+use super::instance::{Instance, id_of};
 use super::scale::{Rest, Scale};
-use crate::containerd::Supply;
+use super::start::{Outcome, Purpose, Source, Start};
+use crate::containerd::{Supply, Task};
 use crate::desired::Document;
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+/// Where somebody waits for an answer.
+type Reply = oneshot::Sender<Result<(), Refused>>;
 
 impl Actor {
     pub(super) async fn obey(&mut self, command: Command) {
@@ -22,38 +35,48 @@ impl Actor {
                 if let Some(at) = self.serving.iter().position(|serving| serving.instance.id == id) {
                     let serving = self.serving.swap_remove(at);
                     self.replace(&serving, &format!("it is not well: {reason}"));
-                    self.leave(serving);
+                    self.leave(&serving);
                 }
             }
+            Command::Started { replica, outcome } => self.started(replica, outcome).await,
+            command @ (Command::Deploy { .. } | Command::Scale { .. } | Command::Delete { .. })
+                if self.deployment.is_some() =>
+            {
+                self.later.push_back(command);
+            }
             Command::Deploy { document, supply, replace, reply } => {
-                let outcome = self.deploy(*document, &supply, replace).await;
-                self.world.containerd.let_go(*supply).await;
-                let _ = reply.send(outcome);
+                if let Err((error, supply, reply)) = self.deploy(*document, supply, replace, reply).await {
+                    self.world.containerd.let_go(*supply).await;
+                    let _ = reply.send(Err(error));
+                }
             }
-            Command::Scale { replicas, reply } => {
-                let outcome = self.scale(replicas).await;
-                let _ = reply.send(outcome);
-            }
+            // Who asked has gone, and asks again if it still matters.
+            Command::Scale { reply, .. } if reply.is_closed() => {}
+            Command::Scale { replicas, reply } => match self.scale(replicas).await {
+                Ok(ids) => self.farewells.wait(ids, reply),
+                Err(error) => drop(reply.send(Err(error))),
+            },
             Command::Wake => self.wake().await,
-            Command::Delete { reply } => {
-                let outcome = self.delete().await;
-                let _ = reply.send(outcome);
-            }
+            Command::Delete { reply } => match self.delete().await {
+                Ok(ids) => self.farewells.wait(ids, reply),
+                Err(error) => drop(reply.send(Err(error))),
+            },
         }
     }
 
-    /// Starts the new instances beside the old ones; only when all are ready is the document written and the old ones
-    /// left to their last calls. Whatever fails before that changes nothing.
+    /// Begins to start the new instances beside the old ones; only when all are ready is the document written and the old
+    /// ones left to their last calls. Whatever fails before that changes nothing.
     async fn deploy(
         &mut self,
         mut document: Document,
-        supply: &Supply,
+        supply: Box<Supply>,
         replace: bool,
-    ) -> Result<(), Refused> {
+        reply: Reply,
+    ) -> Result<(), (Refused, Box<Supply>, Reply)> {
         let old = self.document.as_ref();
         match (replace, old.is_some_and(|old| !old.deleted)) {
-            (false, true) => return Err(Refused::Exists),
-            (true, false) => return Err(Refused::Absent),
+            (false, true) => return Err((Refused::Exists, supply, reply)),
+            (true, false) => return Err((Refused::Absent, supply, reply)),
             _ => {}
         }
         document.revision = old.map_or(1, |old| old.revision + 1);
@@ -62,61 +85,103 @@ impl Actor {
         let scale = Scale::of(&document.labels);
         let before = old.filter(|old| old.wants_instance()).map(|old| old.replicas);
         document.replicas = scale.clamp(before.unwrap_or(scale.initial()));
-        let former = old.map(|old| old.image.clone());
-        let others = self.world.instances(&self.function.key).await?;
+        let others = match self.world.instances(&self.function.key).await {
+            Ok(others) => others,
+            Err(error) => return Err((error.into(), supply, reply)),
+        };
         self.function.starting();
-        let count = usize::try_from(document.replicas).unwrap_or(usize::MAX);
-        let (mut up, mut failure) = (Vec::new(), None);
-        for outcome in self.bring_up(&document, &others, &supply.image, count).await {
-            match outcome {
-                Ok(instance) => up.push(instance),
-                Err(error) => failure = Some(error),
+        let replicas = self.free(&others, usize::try_from(document.replicas).unwrap_or(usize::MAX));
+        for replica in &replicas {
+            self.start(&document, *replica, Purpose::Deploy, Source::Image(supply.image.clone()));
+        }
+        self.deployment = Some(Deployment::new(document, supply, reply, replicas.into_iter().collect()));
+        Ok(())
+    }
+
+    /// One of a new version's instances is ready, or is not.
+    pub(super) async fn deployed(&mut self, replica: u32, outcome: Outcome) {
+        let Some(deployment) = &mut self.deployment else { return };
+        if !deployment.note(replica, outcome) {
+            return;
+        }
+        let Some(deployment) = self.deployment.take() else { return };
+        let Deployment { document, supply, reply, up, left, failure, .. } = deployment;
+        let outcome = match failure {
+            None => self.take_over(document, &supply, &up).await,
+            Some(error) => Err(error),
+        };
+        self.world.containerd.let_go(*supply).await;
+        let outcome = match outcome {
+            Ok(()) => {
+                self.switch(up);
+                Ok(())
+            }
+            Err(error) => {
+                let world = &self.world;
+                let removals = up.into_iter().map(|(instance, _)| async move {
+                    let removed = world.remove(&instance, Duration::ZERO).await;
+                    removed.is_err().then_some(instance)
+                });
+                let stay: Vec<_> = join_all(removals).await.into_iter().flatten().chain(left).collect();
+                // What did not go now is tried again.
+                let _ = self.removals.begin(&self.world, &self.function, stay.iter(), Duration::ZERO);
+                self.go_back();
+                Err(Refused::Failed(error))
+            }
+        };
+        let _ = reply.send(outcome);
+        self.heard.append(&mut self.later);
+    }
+
+    /// Makes a new version what should be.
+    async fn take_over(
+        &mut self,
+        document: Document,
+        supply: &Supply,
+        up: &[(Instance, Arc<Endpoint>)],
+    ) -> Result<()> {
+        let namespace = document.namespace.as_str();
+        for (instance, _) in up {
+            // The first one may have ended before the last was ready.
+            if let Task::Stopped | Task::None = self.world.containerd.task(namespace, &instance.id).await? {
+                let cause = cause::of(&self.world.settings.cgroup_root, instance, None);
+                return Err(Error::Exited { cause });
             }
         }
-        if failure.is_none() {
-            // The image's name before the document: what the document names must be what was tried. The disk may refuse
-            // both: then the old document stays what should be, and what runs.
-            failure = match self.world.containerd.keep(supply).await {
-                Ok(former) => match self.save(document).await {
-                    Ok(()) => None,
-                    Err(error) => {
-                        // Others may run what the reference stood for.
-                        if let Err(second) = self.world.containerd.restore(supply, former).await {
-                            tracing::warn!("{second}");
-                        }
-                        Some(error)
-                    }
-                },
-                Err(error) => Some(error),
-            };
-        }
-        if let Some(error) = failure {
-            for (instance, _) in &up {
-                self.discard(instance).await;
+        // The image's name before the document: what the document names must be what was tried. The disk may refuse
+        // both: then the old document stays what should be, and what runs.
+        let former = self.world.containerd.keep(supply).await?;
+        let image = self.document.as_ref().map(|old| old.image.clone());
+        if let Err(error) = self.save(document).await {
+            // Others may run what the reference stood for.
+            if let Err(second) = self.world.containerd.restore(supply, former).await {
+                tracing::warn!("{second}");
             }
-            self.go_back();
-            return Err(error.into());
+            return Err(error);
         }
-        if let Some(former) = former {
-            self.drop_image(former);
+        if let Some(image) = image {
+            self.drop_image(image);
         }
+        Ok(())
+    }
+
+    /// Calls go to these from now on. `converge` removes the old ones as soon as their calls have ended.
+    fn switch(&mut self, up: Vec<(Instance, Arc<Endpoint>)>) {
         self.fetch = None;
         self.backoff.reset();
         self.not_before = None;
         self.functions.notices.clear(&self.function.key);
         self.functions.notices.set_missing(&self.function.key, None);
-        // `converge` removes the old ones as soon as their calls have ended.
         let previous = std::mem::take(&mut self.serving);
         self.give_up_rest();
-        let up: Vec<_> = up.into_iter().map(|(i, address)| (i, Arc::new(Endpoint::new(address)))).collect();
+        self.starts.values_mut().for_each(Start::give_up);
         self.function.switch(up.iter().map(|(_, endpoint)| endpoint.clone()).collect());
         for (instance, endpoint) in up {
             self.serve(instance, endpoint);
         }
         for serving in previous {
-            self.leave(serving);
+            self.leave(&serving);
         }
-        Ok(())
     }
 
     /// After a deployment that came to nothing: what serves was not touched.
@@ -128,7 +193,7 @@ impl Actor {
 
     /// Lets it run again because of a call, which does not wait for the disk: the document is written while the instance
     /// starts. Where that fails it runs all the same, and rests again after the machine's next start.
-    async fn wake(&mut self) {
+    pub(super) async fn wake(&mut self) {
         let Some(document) = self.document.clone().filter(|document| !document.deleted) else {
             // The call must not wait for what will not come.
             self.function.close();
@@ -144,17 +209,22 @@ impl Actor {
         self.pen.write_behind(&self.world.store, &self.function.key, &document);
         self.function.set_document(Some(document.clone()));
         self.document = Some(document.clone());
-        self.rouse(&document).await;
+        // What could not be had while nobody wanted it may be there now.
+        if self.fetch.as_ref().is_some_and(Fetch::is_over) {
+            self.fetch = None;
+        }
+        self.rouse(&document);
     }
 
-    async fn scale(&mut self, replicas: u64) -> Result<(), Refused> {
+    /// Gives the instances that are gone when it is done.
+    async fn scale(&mut self, replicas: u64) -> Result<HashSet<String>, Refused> {
         let Some(document) = self.document.clone().filter(|document| !document.deleted) else {
             return Err(Refused::Absent);
         };
         let scale = Scale::of(&document.labels);
         let replicas = scale.clamp(replicas);
         if document.replicas == replicas {
-            return Ok(());
+            return Ok(HashSet::new());
         }
         self.backoff.reset();
         self.not_before = None;
@@ -167,22 +237,25 @@ impl Actor {
             self.go_back();
             return Err(error.into());
         }
-        if replicas == 0 {
-            self.fetch = None;
-            self.function.close();
-            if scale.rest == Rest::Stopped {
-                self.clear_all().await?;
-            }
+        if replicas > 0 {
+            return Ok(HashSet::new());
         }
-        Ok(())
+        self.fetch = None;
+        self.function.close();
+        if scale.rest == Rest::Frozen {
+            return Ok(HashSet::new());
+        }
+        self.let_go();
+        Ok(self.all_ids().await?)
     }
 
-    async fn delete(&mut self) -> Result<(), Refused> {
+    /// Gives the instances that are gone when it is done.
+    async fn delete(&mut self) -> Result<HashSet<String>, Refused> {
         let Some(document) = self.document.clone().filter(|document| !document.deleted) else {
             return Err(Refused::Absent);
         };
         // Where containerd is away nothing is changed, so that the same request can be made again.
-        self.world.instances(&self.function.key).await?;
+        let ids = self.all_ids().await?;
         let image = document.image.clone();
         if document.declared.is_some() {
             // Remembered as deleted, or the configuration would bring it back at the next start.
@@ -194,9 +267,16 @@ impl Actor {
         }
         self.functions.notices.set_missing(&self.function.key, None);
         self.function.close();
-        let cleared = self.clear_all().await;
+        self.let_go();
         self.drop_image(image);
-        Ok(cleared?)
+        Ok(ids)
+    }
+
+    /// The instances that there are, and those on their way.
+    async fn all_ids(&self) -> Result<HashSet<String>> {
+        let listed = self.world.instances(&self.function.key).await?;
+        let coming = self.starts.keys().map(|replica| id_of(&self.function.key, *replica));
+        Ok(listed.into_iter().map(|instance| instance.id).chain(coming).collect())
     }
 
     /// Removes an image that this function does not need any more, where no other does. Nobody waits for that.
@@ -204,16 +284,6 @@ impl Actor {
         let (world, functions, function) =
             (self.world.clone(), self.functions.clone(), self.function.clone());
         tokio::spawn(async move { world.drop_image(&functions, &function.key.namespace, &image).await });
-    }
-
-    /// Returns when nothing is left. What could not be removed is the error, and is tried again by `converge`: the
-    /// caller's wish is on disk.
-    async fn clear_all(&mut self) -> Result<()> {
-        self.let_go();
-        self.removals.settle();
-        let instances = self.world.instances(&self.function.key).await?;
-        self.clear(&instances);
-        self.removals.finish().await
     }
 
     async fn save(&mut self, document: Document) -> Result<()> {

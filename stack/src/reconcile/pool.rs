@@ -29,6 +29,11 @@ impl Pool {
         self.endpoints.is_empty()
     }
 
+    /// Whether one is in it.
+    pub fn has(&self, endpoint: &Arc<Endpoint>) -> bool {
+        self.endpoints.iter().any(|e| Arc::ptr_eq(e, endpoint))
+    }
+
     /// All of them.
     pub fn endpoints(&self) -> &[Arc<Endpoint>] {
         &self.endpoints

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::command::Command;
-use super::endpoint::Endpoint;
-use super::functions::Function;
+use super::endpoint::{Endpoint, Silence};
+use super::function::Function;
 use super::ready;
 
 /// What Kubernetes does where nothing is said.
@@ -128,10 +128,10 @@ pub async fn follow(probes: Probes, function: Arc<Function>, id: String, endpoin
             row.count(answer.is_ok());
             if inside && row.unwell >= probe.failures {
                 tracing::warn!("{}: {id} is not ready: {}", function.key, answer.err().unwrap_or_default());
-                function.pause(&endpoint);
+                function.pause(&endpoint, Silence::Unready);
                 inside = false;
             } else if !inside && row.well >= probe.successes {
-                function.let_in(endpoint.clone());
+                function.resume(endpoint.clone(), Silence::Unready);
                 inside = true;
             }
         }

@@ -17,6 +17,8 @@ pub struct Serving {
     pub instance: Instance,
     /// Its way in.
     pub endpoint: Arc<Endpoint>,
+    /// How long its process may take to end.
+    pub grace: Duration,
     /// Since when.
     pub since: Instant,
     /// The tasks that wait for the end of its process, and ask whether it is well.

@@ -68,9 +68,12 @@ pub fn fifos(folder: &Path, instance: &str) -> [PathBuf; 2] {
     ["out", "err"].map(|stream| folder.join(format!("{instance}.{stream}")))
 }
 
+/// An instance's FIFOs, and files that keep them open.
+pub type Fifos = ([PathBuf; 2], [File; 2]);
+
 /// Makes an instance's FIFOs, which the log service opens by itself. The files given back keep them open at both ends
 /// until the shim does: so the log service, which may be here earlier, sees no end of them.
-pub fn make_fifos(folder: &Path, instance: &str) -> Result<([PathBuf; 2], [File; 2])> {
+pub fn make_fifos(folder: &Path, instance: &str) -> Result<Fifos> {
     fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })?;
     let paths = fifos(folder, instance);
     for path in &paths {

@@ -1,0 +1,400 @@
+//! A function as the gateway sees it: what it should be, whether it answers, and where.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{mpsc, watch};
+
+use super::command::Command;
+use super::endpoint::{Endpoint, Running, Silence};
+use super::knock::knock;
+use super::pool::Pool;
+use crate::desired::Document;
+use crate::key::Key;
+
+/// Whether a function answers.
+#[derive(Debug, Clone)]
+pub enum State {
+    /// It should not run, or is not looked at yet and may not exist.
+    Idle,
+    /// It will answer soon.
+    Starting,
+    /// It answers there; never empty.
+    Ready(Arc<Pool>),
+    /// It could not be started and is tried again later.
+    Failed(String),
+}
+
+/// How an instance ended last, or why one did not start.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// In words.
+    pub cause: String,
+    /// When.
+    pub at: SystemTime,
+    /// How many ended or did not start since we run.
+    pub times: u64,
+}
+
+/// One function.
+pub struct Function {
+    /// Its name.
+    pub key: Key,
+    /// Calls since we run.
+    pub calls: AtomicU64,
+    document: Mutex<Option<Arc<Document>>>,
+    state: watch::Sender<State>,
+    attempted: watch::Sender<bool>,
+    ended: Mutex<Option<Ended>>,
+    /// Somebody has asked for a look that has not begun.
+    asked: AtomicBool,
+    pub(super) mailbox: mpsc::UnboundedSender<Command>,
+}
+
+impl Function {
+    /// One of that name. Its actor, where it has one, hears what is sent to the mailbox.
+    pub(super) fn new(key: Key, document: Option<Document>, mailbox: mpsc::UnboundedSender<Command>) -> Self {
+        let wanted = document.as_ref().is_some_and(Document::wants_instance);
+        Self {
+            key,
+            calls: AtomicU64::new(0),
+            document: Mutex::new(document.map(Arc::new)),
+            state: watch::Sender::new(if wanted { State::Starting } else { State::Idle }),
+            attempted: watch::Sender::new(false),
+            ended: Mutex::new(None),
+            asked: AtomicBool::new(false),
+            mailbox,
+        }
+    }
+
+    /// How an instance ended last, if one did since we run.
+    pub fn ended(&self) -> Option<Ended> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// An instance ended, or did not start.
+    pub(super) fn note_end(&self, cause: &str) {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let times = ended.as_ref().map_or(0, |ended| ended.times) + 1;
+        *ended = Some(Ended { cause: cause.to_owned(), at: SystemTime::now(), times });
+    }
+
+    /// What it should be; nothing when it is being made or was deleted.
+    pub fn document(&self) -> Option<Arc<Document>> {
+        let document = self.document.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        document.filter(|document| !document.deleted)
+    }
+
+    /// Its state now.
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Lets a call in as soon as there is a way; nothing when it does not come in time or cannot come.
+    pub async fn enter(&self, patience: Duration) -> Option<Running> {
+        let mut state = self.state.subscribe();
+        let settled = state.wait_for(|state| !matches!(state, State::Starting));
+        match tokio::time::timeout(patience, settled).await {
+            Ok(Ok(state)) => match &*state {
+                // Counted in while the state cannot change: whoever closes the way waits for this call too.
+                State::Ready(pool) => pool.enter(),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// An instance took no connection: the calls wait, or go to others, until it does or its end is known.
+    pub fn refused(self: &Arc<Self>, endpoint: &Arc<Endpoint>) {
+        // Only the first one knocks.
+        if self.pause(endpoint, Silence::Deaf) {
+            tokio::spawn(knock(self.clone(), endpoint.clone()));
+        }
+        self.look_again();
+    }
+
+    fn look_again(&self) {
+        // A thousand calls that fail at once are one reason to look.
+        if !self.asked.swap(true, Ordering::AcqRel) {
+            let _ = self.mailbox.send(Command::Look);
+        }
+    }
+
+    /// The actor is about to look: whatever happens from now on is a reason to look again.
+    pub(super) fn looking(&self) {
+        self.asked.store(false, Ordering::Release);
+    }
+
+    /// Asks for an instance of a function that was scaled to none.
+    pub fn wake(&self) {
+        let first = self.state.send_if_modified(|state| {
+            let idle = matches!(state, State::Idle);
+            if idle {
+                *state = State::Starting;
+            }
+            idle
+        });
+        // The other calls wait for what the first one asked for.
+        if first {
+            let _ = self.mailbox.send(Command::Wake);
+        }
+    }
+
+    /// How many of its instances answer.
+    pub fn available(&self) -> usize {
+        match &*self.state.borrow() {
+            State::Ready(pool) => pool.len(),
+            _ => 0,
+        }
+    }
+
+    /// Nobody is let into an instance any more: its process has ended, or is to. Calls wait where it was the last one,
+    /// whatever the actor is busy with.
+    pub(super) fn left(&self, endpoint: &Arc<Endpoint>) {
+        self.without(endpoint, None);
+    }
+
+    /// Nobody is let into an instance until that reason is gone. Gives whether it is a new one.
+    pub(super) fn pause(&self, endpoint: &Arc<Endpoint>, reason: Silence) -> bool {
+        self.without(endpoint, Some(reason))
+    }
+
+    fn without(&self, endpoint: &Arc<Endpoint>, reason: Option<Silence>) -> bool {
+        let mut new = false;
+        self.state.send_if_modified(|state| {
+            // While the state cannot change: who would let it in again sees it.
+            match reason {
+                Some(reason) => new = endpoint.silence(reason),
+                None => endpoint.close(),
+            }
+            let State::Ready(pool) = state else { return false };
+            let Some(others) = pool.without(endpoint) else { return false };
+            *state = if others.is_empty() { State::Starting } else { State::Ready(Arc::new(others)) };
+            true
+        });
+        new
+    }
+
+    /// A reason to let nobody into an instance is gone. Where that was the last one, calls are let in again, unless it was
+    /// left for good or the function rests meanwhile.
+    pub(super) fn resume(&self, endpoint: Arc<Endpoint>, reason: Silence) {
+        self.with(endpoint, |state, endpoint| endpoint.speak(reason) && !matches!(state, State::Idle));
+    }
+
+    /// An instance that somebody wanted a moment ago is ready.
+    pub(super) fn arrived(&self, endpoint: Arc<Endpoint>) {
+        self.with(endpoint, |state, _| !matches!(state, State::Idle));
+    }
+
+    /// Calls are let into one more instance, unless it was left for good.
+    pub(super) fn let_in(&self, endpoint: Arc<Endpoint>) {
+        self.with(endpoint, |_, endpoint| {
+            endpoint.speak_freely();
+            true
+        });
+    }
+
+    fn with(&self, endpoint: Arc<Endpoint>, may: impl FnOnce(&State, &Endpoint) -> bool) {
+        self.state.send_if_modified(|state| {
+            // Asked for in any case: it may take note of something.
+            let open = may(state, &endpoint) && !endpoint.is_closed();
+            let pool = match state {
+                State::Ready(pool) if pool.has(&endpoint) => return false,
+                State::Ready(pool) => pool.with(endpoint.clone()),
+                _ => Pool::new(vec![endpoint.clone()]),
+            };
+            if open {
+                tracing::info!("{} is ready at {}", self.key, endpoint.address);
+                *state = State::Ready(Arc::new(pool));
+            }
+            open
+        });
+    }
+
+    /// Calls go to these from now on, and to no other.
+    pub(super) fn switch(&self, endpoints: Vec<Arc<Endpoint>>) {
+        for endpoint in &endpoints {
+            tracing::info!("{} is ready at {}", self.key, endpoint.address);
+        }
+        self.state.send_replace(State::Ready(Arc::new(Pool::new(endpoints))));
+    }
+
+    /// Returns when the first look at it is over, well or not.
+    pub(super) async fn first_attempt(&self) {
+        let _ = self.attempted.subscribe().wait_for(|attempted| *attempted).await;
+    }
+
+    /// Returns when the calls that waited for it have their answers.
+    pub(super) async fn answered(&self, patience: Duration) {
+        // Each that waits listens for the state.
+        self.state.closed().await;
+        if let State::Ready(pool) = self.state() {
+            for endpoint in pool.endpoints() {
+                endpoint.drained(patience).await;
+            }
+        }
+    }
+
+    /// Whether the first look at it is over.
+    pub(super) fn was_attempted(&self) -> bool {
+        *self.attempted.borrow()
+    }
+
+    pub(super) fn set_attempted(&self) {
+        self.attempted.send_replace(true);
+    }
+
+    /// An instance is on its way; calls wait for it where no other answers.
+    pub(super) fn starting(&self) {
+        self.unless_ready(State::Starting);
+    }
+
+    /// No instance could be started; calls are turned away where no other answers.
+    pub(super) fn failed(&self, reason: &str) {
+        tracing::warn!("{}: {reason}", self.key);
+        self.unless_ready(State::Failed(reason.to_owned()));
+    }
+
+    fn unless_ready(&self, state: State) {
+        self.state.send_if_modified(|now| {
+            let modified = !matches!(now, State::Ready(_));
+            if modified {
+                *now = state;
+            }
+            modified
+        });
+    }
+
+    /// Nobody is let in any more.
+    pub(super) fn close(&self) {
+        self.state.send_replace(State::Idle);
+    }
+
+    /// It should not run. A call may have woken it a moment ago: its wish is in the mailbox, and stands.
+    pub(super) fn rest(&self) {
+        self.state.send_if_modified(|state| {
+            let over = matches!(state, State::Ready(_) | State::Failed(_));
+            if over {
+                *state = State::Idle;
+            }
+            over
+        });
+    }
+
+    pub(super) fn set_document(&self, document: Option<Document>) {
+        *self.document.lock().unwrap_or_else(PoisonError::into_inner) = document.map(Arc::new);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn function() -> (Function, mpsc::UnboundedReceiver<Command>) {
+        let (mailbox, mail) = mpsc::unbounded_channel();
+        (Function::new(Key::new("f", "").unwrap(), None, mailbox), mail)
+    }
+
+    #[tokio::test]
+    async fn calls_that_waited_are_answered_before_others_begin() {
+        let (function, _mail) = function();
+        let function = Arc::new(function);
+        function.answered(Duration::from_secs(5)).await;
+        function.starting();
+        let patience = Duration::from_secs(60);
+        let call = tokio::spawn({
+            let function = function.clone();
+            async move { function.enter(patience).await.unwrap() }
+        });
+        tokio::task::yield_now().await;
+        let answered = tokio::spawn({
+            let function = function.clone();
+            async move { function.answered(patience).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!answered.is_finished());
+        function.let_in(Arc::new(Endpoint::new(([10, 62, 0, 2], 8080).into())));
+        let running = call.await.unwrap();
+        tokio::task::yield_now().await;
+        assert!(!answered.is_finished());
+        drop(running);
+        answered.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn calls_wait_only_when_the_last_instance_has_left() {
+        let (function, _mail) = function();
+        let endpoint = |last| Arc::new(Endpoint::new(([10, 62, 0, last], 8080).into()));
+        let (one, two) = (endpoint(2), endpoint(3));
+        function.let_in(one.clone());
+        function.let_in(two.clone());
+        assert_eq!(function.available(), 2);
+        function.failed("a third one does not start");
+        function.left(&one);
+        assert_eq!(function.enter(Duration::ZERO).await.unwrap().address(), two.address);
+        function.left(&two);
+        assert!(matches!(function.state(), State::Starting));
+        function.failed("none does");
+        assert!(function.enter(Duration::from_secs(60)).await.is_none());
+        // What was left for good does not come back.
+        function.let_in(two);
+        assert_eq!(function.available(), 0);
+    }
+
+    #[tokio::test]
+    async fn calls_are_let_in_again_when_no_reason_is_left() {
+        let (function, _mail) = function();
+        let endpoint = Arc::new(Endpoint::new(([10, 62, 0, 4], 8080).into()));
+        function.switch(vec![endpoint.clone()]);
+        assert!(function.pause(&endpoint, Silence::Deaf) && !function.pause(&endpoint, Silence::Deaf));
+        assert!(function.pause(&endpoint, Silence::Unready));
+        assert_eq!(function.available(), 0);
+        function.resume(endpoint.clone(), Silence::Deaf);
+        assert_eq!(function.available(), 0);
+        function.resume(endpoint.clone(), Silence::Unready);
+        assert_eq!(function.available(), 1);
+        // Not into what rests: it may be frozen.
+        assert!(function.pause(&endpoint, Silence::Deaf));
+        function.close();
+        function.resume(endpoint.clone(), Silence::Deaf);
+        function.arrived(endpoint.clone());
+        assert!(matches!(function.state(), State::Idle));
+        function.let_in(endpoint);
+        assert_eq!(function.available(), 1);
+    }
+
+    #[tokio::test]
+    async fn many_reasons_are_one_look_and_one_wish() {
+        let (function, mut mail) = function();
+        for _ in 0..100 {
+            function.look_again();
+        }
+        assert_eq!(mail.len(), 1);
+        mail.recv().await;
+        function.looking();
+        function.look_again();
+        assert_eq!(mail.len(), 1);
+        for _ in 0..100 {
+            function.wake();
+        }
+        assert_eq!(mail.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_was_let_in_is_waited_for_and_an_ended_process_takes_no_more() {
+        let (function, _mail) = function();
+        let endpoint = Arc::new(Endpoint::new(([10, 62, 0, 2], 8080).into()));
+        function.let_in(endpoint.clone());
+        let call = function.enter(Duration::ZERO).await.unwrap();
+        function.left(&Arc::new(Endpoint::new(endpoint.address)));
+        assert!(matches!(function.state(), State::Ready(_)), "another instance's end");
+        function.left(&endpoint);
+        assert!(function.enter(Duration::from_millis(1)).await.is_none());
+        let waiting = tokio::spawn(async move { endpoint.drained(Duration::from_secs(60)).await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(call);
+        waiting.await.unwrap();
+    }
+}
