@@ -1,21 +1,36 @@
-//! `watchdog`: what stands before a function's own program inside its image, by the of-watchdog contract.
+//! `watchdog`: what stands before a function's own program inside its image, by the contract of the of-watchdog and the
+//! classic watchdog.
 //!
-//! Mode `http` keeps one program running and passes requests on to it; mode `streaming` starts the program for each
-//! request and connects its pipes with the request's and the answer's bodies. One thread, a current-thread runtime:
-//! its size and its start are part of every cold start.
+//! Mode `http` keeps one program running and passes calls on to it; `streaming`, `serializing` and `classic` start the
+//! program for each call; `static` has no program. One thread, a current-thread runtime: its size and its start are part
+//! of every cold start. See docs/watchdog.md for the variables.
 
+mod answer;
 mod body;
+mod call;
+mod classic;
 mod config;
 // By path, not through the library: this program must not link what the library links.
 #[path = "../../duration.rs"]
 mod duration;
-mod fork;
+mod environment;
+mod files;
+mod function;
 mod health;
 mod metrics;
+mod mode;
 mod output;
+mod patience;
+mod percent;
+mod pool;
+mod program;
+mod range;
 mod reaper;
+mod serializing;
 mod serve;
+mod streaming;
 mod upstream;
+mod variables;
 
 use std::process::ExitCode;
 
@@ -24,6 +39,9 @@ use config::Config;
 /// Exit status for a configuration that cannot work.
 const EXIT_USAGE: u8 = 2;
 
+/// Threads that read files in mode static.
+const READERS: usize = 4;
+
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("--version" | "-version") => {
@@ -31,18 +49,31 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Some("--run-healthcheck" | "-run-healthcheck") => {
-            return if health::is_locked() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+            if health::is_locked() {
+                return ExitCode::SUCCESS;
+            }
+            eprintln!(
+                "watchdog: there is no lock file: it was not made yet, or the watchdog was told to end"
+            );
+            return ExitCode::FAILURE;
         }
+        Some(other) if other.starts_with('-') => {
+            eprintln!("watchdog: {other}: expected --version, --run-healthcheck or nothing");
+            return ExitCode::from(EXIT_USAGE);
+        }
+        // An image may have words behind its entrypoint that are for nobody.
         _ => {}
     }
-    let config = match Config::from_environment(|name| std::env::var(name).ok()) {
+    let get = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+    let config = match Config::from_environment(&get) {
         Ok(config) => config,
         Err(problem) => {
             eprintln!("watchdog: {problem}");
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = match builder.enable_all().max_blocking_threads(READERS).build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("watchdog: start: {error}");

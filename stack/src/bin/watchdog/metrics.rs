@@ -18,16 +18,14 @@ struct Series {
 /// All counts.
 #[derive(Default)]
 pub struct Metrics {
-    series: RefCell<BTreeMap<(u16, String), Series>>,
+    series: RefCell<BTreeMap<(u16, &'static str), Series>>,
 }
 
 impl Metrics {
     /// Counts a call that ended.
     pub fn observe(&self, status: u16, method: &str, taken: Duration) {
         let mut all = self.series.borrow_mut();
-        // Methods that nobody knows share one series: a client must not be able to make up millions.
-        let known = matches!(method, "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS");
-        let series = all.entry((status, if known { method } else { "other" }.to_owned())).or_default();
+        let series = all.entry((status, label(method))).or_default();
         let seconds = taken.as_secs_f64();
         series.count += 1;
         series.sum += seconds;
@@ -48,7 +46,7 @@ impl Metrics {
                 writeln!(text, "http_requests_total{{code=\"{code}\",method=\"{method}\"}} {}", series.count);
         }
         text.push_str(
-            "# HELP http_request_duration_seconds Time from a call's start to its answer's head.\n\
+            "# HELP http_request_duration_seconds Time from a call's start to its answer's end.\n\
              # TYPE http_request_duration_seconds histogram\n",
         );
         for ((code, method), series) in all.iter() {
@@ -70,6 +68,21 @@ impl Metrics {
     }
 }
 
+/// A method as Prometheus's own library writes it. Methods that nobody knows share one label: a client must not be able
+/// to make up millions of series.
+fn label(method: &str) -> &'static str {
+    match method {
+        "GET" => "get",
+        "HEAD" => "head",
+        "POST" => "post",
+        "PUT" => "put",
+        "PATCH" => "patch",
+        "DELETE" => "delete",
+        "OPTIONS" => "options",
+        _ => "unknown",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,11 +95,11 @@ mod tests {
         metrics.observe(200, "BREW", Duration::ZERO);
         let text = metrics.render(1);
         for line in [
-            "http_requests_total{code=\"200\",method=\"GET\"} 2",
-            "http_requests_total{code=\"200\",method=\"other\"} 1",
-            "http_request_duration_seconds_bucket{code=\"200\",method=\"GET\",le=\"0.025\"} 0",
-            "http_request_duration_seconds_bucket{code=\"200\",method=\"GET\",le=\"0.05\"} 1",
-            "http_request_duration_seconds_bucket{code=\"200\",method=\"GET\",le=\"+Inf\"} 2",
+            "http_requests_total{code=\"200\",method=\"get\"} 2",
+            "http_requests_total{code=\"200\",method=\"unknown\"} 1",
+            "http_request_duration_seconds_bucket{code=\"200\",method=\"get\",le=\"0.025\"} 0",
+            "http_request_duration_seconds_bucket{code=\"200\",method=\"get\",le=\"0.05\"} 1",
+            "http_request_duration_seconds_bucket{code=\"200\",method=\"get\",le=\"+Inf\"} 2",
             "http_requests_in_flight 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");

@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, mpsc};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+
+use crate::config::Lines;
 
 /// Longest piece of a line that is held, in bytes; a longer line goes on in the next piece.
-const LONGEST: u64 = 16 << 10;
+const PIECE: usize = 8 << 10;
 
 /// Most bytes that wait for one output: part of the function's memory.
 const ROOM: usize = 256 << 10;
@@ -44,6 +46,13 @@ impl Output {
         // Without a thread everything is dropped once the queue is full: calls matter more.
         let _ = std::thread::Builder::new().name("output".into()).spawn(move || drain(&pieces, &shared, to));
         Self { queue, state }
+    }
+
+    /// Adds bytes of any length.
+    pub fn write(&self, bytes: &[u8]) {
+        for piece in bytes.chunks(PIECE) {
+            self.push(piece.to_vec());
+        }
     }
 
     /// Adds a piece, or counts it as dropped.
@@ -97,17 +106,40 @@ pub fn flush() {
     }
 }
 
-/// Copies lines until the program closes its end.
-pub async fn copy(from: impl AsyncRead + Unpin, prefix: &'static str, to: &Output) {
-    let mut reader = BufReader::new(from);
-    let mut fresh = true;
+/// Copies lines until the program closes its end. A line that is too long goes on in the next one.
+pub async fn copy(from: impl AsyncRead + Unpin, name: &str, lines: Lines, to: &Output) {
+    let prefix = if lines.prefix { format!("{name}: ") } else { String::new() };
+    let longest = lines.longest.unwrap_or(usize::MAX);
+    let mut reader = BufReader::with_capacity(PIECE, from);
+    // Bytes of the line that are out already.
+    let mut out = None;
     loop {
-        let mut piece = if fresh { prefix.as_bytes().to_vec() } else { Vec::new() };
-        match (&mut reader).take(LONGEST).read_until(b'\n', &mut piece).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
-        fresh = piece.ends_with(b"\n");
+        let buffer = match reader.fill_buf().await {
+            Ok([]) | Err(_) => return,
+            Ok(buffer) => buffer,
+        };
+        let end = buffer.iter().position(|byte| *byte == b'\n');
+        let content = end.unwrap_or(buffer.len());
+        let room = longest - out.unwrap_or(0);
+        let mut piece = match out {
+            None => prefix.clone().into_bytes(),
+            Some(_) => Vec::new(),
+        };
+        let taken = if content > room {
+            piece.extend_from_slice(&buffer[..room]);
+            piece.push(b'\n');
+            out = None;
+            room
+        } else if end.is_some() {
+            piece.extend_from_slice(&buffer[..=content]);
+            out = None;
+            content + 1
+        } else {
+            piece.extend_from_slice(buffer);
+            out = Some(out.unwrap_or(0) + content);
+            content
+        };
+        reader.consume(taken);
         to.push(piece);
     }
 }
@@ -132,15 +164,35 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn prefixes_lines_and_not_their_parts() {
-        let long = [vec![b'x'; LONGEST as usize + 10], b"\nb\xff".to_vec()].concat();
+    async fn copied(from: &[u8], lines: Lines) -> Vec<u8> {
         let sink = Sink::default();
         let output = Output::start(sink.clone());
-        copy(long.as_slice(), "p: ", &output).await;
+        copy(from, "p", lines, &output).await;
         output.flush(Duration::from_secs(10));
-        let wanted = [b"p: ".to_vec(), vec![b'x'; LONGEST as usize + 10], b"\np: b\xff".to_vec()].concat();
-        assert_eq!(*sink.0.lock().unwrap(), wanted);
+        sink.0.lock().unwrap().clone()
+    }
+
+    #[tokio::test]
+    async fn prefixes_lines_and_not_their_parts() {
+        let long = [vec![b'x'; PIECE * 3 + 10], b"\nb\xff".to_vec()].concat();
+        let wanted = [b"p: ", &long[..PIECE * 3 + 11], b"p: b\xff"].concat();
+        assert_eq!(copied(&long, Lines { prefix: true, longest: None }).await, wanted);
+        assert_eq!(copied(&long, Lines { prefix: false, longest: Some(PIECE * 4) }).await, long);
+    }
+
+    #[tokio::test]
+    async fn breaks_what_is_too_long() {
+        let lines = Lines { prefix: true, longest: Some(4) };
+        assert_eq!(
+            copied(b"1234\n12345\n\n123456789", lines).await,
+            b"p: 1234\np: 1234\np: 5\np: \np: 1234\np: 5678\np: 9"
+        );
+        let long = vec![b'x'; PIECE * 2];
+        let text = copied(&long, Lines { prefix: false, longest: Some(PIECE - 1) }).await;
+        assert_eq!(
+            text.split(|byte| *byte == b'\n').map(<[u8]>::len).collect::<Vec<_>>(),
+            [PIECE - 1, PIECE - 1, 2]
+        );
     }
 
     #[test]

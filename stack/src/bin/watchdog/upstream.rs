@@ -1,29 +1,28 @@
-//! Mode http: requests to the program's own server.
+//! Mode http: calls are passed on to the program's own server.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONNECTION, HOST, HeaderValue, UPGRADE};
-use hyper::{Request, Response, StatusCode, Uri};
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::body::{Body, Problem, internal};
+use crate::body::{Body, Collected, empty, internal};
+use crate::mode::Target;
 use crate::output::say;
-
-/// Who the watchdog says it is.
-const WHO: &str = "of-watchdog";
-
-/// Connections that are kept for the next call.
-const IDLE: usize = 64;
+use crate::patience::Limited;
+use crate::pool::Pool;
+use crate::program::request_status;
 
 /// Pause between tries while the program has not begun to listen.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -31,23 +30,22 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// The longest that a program may take to begin to listen when calls have no limit.
 const COLD: Duration = Duration::from_secs(60);
 
-/// A readiness probe's limit.
-const PROBE: Duration = Duration::from_secs(2);
-
-type Outgoing = http_body_util::combinators::UnsyncBoxBody<Bytes, Problem>;
+/// Headers that are about one connection (RFC 9110, section 7.6.1) and have no name of their own in the library.
+const HOPS: [HeaderName; 2] =
+    [HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection")];
 
 /// The program's server and the connections to it.
 pub struct Upstream {
-    address: SocketAddr,
-    idle: Rc<RefCell<Vec<SendRequest<Outgoing>>>>,
+    target: Target,
+    pool: Rc<Pool>,
     /// It has taken a connection once: from then on a refusal means something.
     warm: Cell<bool>,
 }
 
 impl Upstream {
     /// A server at an address.
-    pub fn new(address: SocketAddr) -> Self {
-        Self { address, idle: Rc::default(), warm: Cell::new(false) }
+    pub fn new(target: Target) -> Self {
+        Self { target, pool: Rc::default(), warm: Cell::new(false) }
     }
 
     /// Whether the program takes connections.
@@ -55,126 +53,136 @@ impl Upstream {
         if self.warm.get() {
             return true;
         }
-        let connected = TcpStream::connect(self.address).await.is_ok();
+        let connected = TcpStream::connect(&self.target.addresses[..]).await.is_ok();
         self.warm.set(connected);
         connected
     }
 
-    /// The status of a GET of the program's own readiness path.
-    pub async fn status_of(&self, path: &str) -> Option<StatusCode> {
-        let request = Request::get(path).header(HOST, self.address.to_string());
-        let request = request.body(Empty::new().map_err(|never| match never {}).boxed_unsync()).ok()?;
-        let sent = timeout(PROBE, async {
-            let mut sender = self.connect(Instant::now()).await.ok()?;
-            sender.send_request(request).await.ok()
-        });
-        sent.await.ok()?.map(|response| response.status())
-    }
-
-    /// Passes a request on. `kept` is held by a connection that changes its protocol, until that ends.
-    pub async fn pass_on<T: 'static>(
+    /// Passes a call on. `kept` is held by a connection that changes its protocol, until that ends.
+    pub async fn answer<T: 'static>(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<Body>,
         deadline: Option<Instant>,
         kept: Rc<T>,
     ) -> Response<Body> {
-        let asked = wants_upgrade(&request).then(|| hyper::upgrade::on(&mut request));
+        let asked = wants_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
         let (mut parts, body) = request.into_parts();
-        let target = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        parts.uri = target.parse().unwrap_or_else(|_| Uri::from_static("/"));
-        if asked.is_none() {
-            parts.headers.remove(CONNECTION);
-            parts.headers.remove(UPGRADE);
-        }
-        if !parts.headers.contains_key(HOST)
-            && let Ok(host) = HeaderValue::try_from(self.address.to_string())
-        {
-            parts.headers.insert(HOST, host);
-        }
-        parts.extensions.clear();
-        let request = Request::from_parts(parts, body.map_err(Problem::from).boxed_unsync());
-        let sent = self.send(request, deadline.unwrap_or_else(|| Instant::now() + COLD));
+        self.readdress(&mut parts, asked.is_some());
+        let sent = self.send(parts, body, deadline.unwrap_or_else(|| Instant::now() + COLD));
         let answer = match deadline {
             Some(deadline) => match timeout_at(deadline, sent).await {
                 Ok(answer) => answer,
                 Err(_) => {
                     say("the call's time is over");
-                    return internal(StatusCode::GATEWAY_TIMEOUT, "", WHO);
+                    return internal(StatusCode::GATEWAY_TIMEOUT, "");
                 }
             },
             None => sent.await,
         };
         let mut response = match answer {
             Ok(response) => response,
-            Err(reason) => {
-                say(format_args!("{}: {reason}", self.address));
-                return internal(StatusCode::INTERNAL_SERVER_ERROR, format!("{reason}\n"), WHO);
+            Err(Failure { status, reason }) => {
+                say(format_args!("the function's program: {reason}"));
+                return internal(status, format!("{reason}\n"));
             }
         };
-        if let (StatusCode::SWITCHING_PROTOCOLS, Some(client)) = (response.status(), asked) {
-            let server = hyper::upgrade::on(&mut response);
-            tokio::task::spawn_local(async move {
-                if let Ok((client, server)) = tokio::try_join!(client, server) {
-                    let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-                    // An error is an end like any other.
-                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-                }
-                drop(kept);
-            });
-        } else {
-            response.headers_mut().remove(CONNECTION);
-        }
-        response.map(|body| match deadline {
-            Some(deadline) => {
-                Box::pin(Limited { body, time: Box::pin(tokio::time::sleep_until(deadline)) }) as Body
+        match (response.status(), asked) {
+            (StatusCode::SWITCHING_PROTOCOLS, Some(client)) => {
+                let server = hyper::upgrade::on(&mut response);
+                tokio::task::spawn_local(async move {
+                    if let Ok((client, server)) = tokio::try_join!(client, server) {
+                        let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+                        // An error is an end like any other.
+                        let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                    }
+                    drop(kept);
+                });
             }
-            None => Box::pin(body.map_err(Problem::from)) as Body,
-        })
+            (StatusCode::SWITCHING_PROTOCOLS, None) => {
+                let reason = "it changes the protocol although nobody asked for that\n";
+                say(format_args!("the function's program: {reason}"));
+                return internal(StatusCode::INTERNAL_SERVER_ERROR, reason);
+            }
+            _ => strip(response.headers_mut()),
+        }
+        // The next hop is a connection of its own, whatever the program speaks.
+        *response.version_mut() = Version::HTTP_11;
+        response.map(|body| Box::pin(Limited::new(body, deadline)) as Body)
+    }
+
+    /// Turns the request of the caller into ours.
+    fn readdress(&self, parts: &mut Parts, upgrades: bool) {
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let uri = match self.target.base.as_str() {
+            "" => path.parse::<Uri>(),
+            base => format!("{base}{path}").parse(),
+        };
+        // Both halves have been parts of a URI before.
+        parts.uri = uri.unwrap_or_else(|_| Uri::from_static("/"));
+        parts.version = Version::HTTP_11;
+        parts.extensions.clear();
+        if upgrades {
+            parts.headers.remove(TE);
+        } else {
+            strip(&mut parts.headers);
+        }
+        // The caller was told to go on as soon as its body was asked for.
+        parts.headers.remove(EXPECT);
+        if !parts.headers.contains_key(HOST)
+            && let Some(Ok(host)) =
+                self.target.addresses.first().map(|host| HeaderValue::try_from(host.to_string()))
+        {
+            parts.headers.insert(HOST, host);
+        }
     }
 
     async fn send(
         &self,
-        request: Request<Outgoing>,
+        mut parts: Parts,
+        mut body: Body,
         patience: Instant,
-    ) -> Result<Response<Incoming>, String> {
-        let mut request = request;
+    ) -> Result<Response<Incoming>, Failure> {
+        if self.target.buffered && body.size_hint().exact().is_none() {
+            let collected = Collected::read(body).await;
+            let collected = collected.map_err(|problem| Failure {
+                status: request_status(problem.as_ref()),
+                reason: problem.to_string(),
+            })?;
+            parts.headers.remove(TRANSFER_ENCODING);
+            let length = collected.size_hint().exact().unwrap_or_default();
+            parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+            body = Box::pin(collected);
+        }
+        // A request that asks for nothing to be done, and that has no body, can be sent twice.
+        let harmless =
+            matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS) && body.is_end_stream();
+        let mut request = Request::from_parts(parts, body);
         loop {
-            let (mut sender, reused) = match self.reuse() {
+            let (mut sender, reused) = match self.pool.take() {
                 Some(sender) => (sender, true),
                 None => (self.connect(patience).await?, false),
             };
-            match sender.try_send_request(request).await {
+            let copy = (reused && harmless).then(|| copy(&request));
+            let mut refused = match sender.try_send_request(request).await {
                 Ok(response) => {
-                    self.keep(sender);
+                    self.pool.keep(sender);
                     return Ok(response);
                 }
-                // The program closed a connection that it had kept: the request was not sent, so it is sent again.
-                Err(mut refused) => match refused.take_message().filter(|_| reused) {
-                    Some(unsent) => request = unsent,
-                    None => return Err(refused.into_error().to_string()),
-                },
-            }
+                Err(refused) => refused,
+            };
+            // The program may close a connection that was kept at the moment in which it is used again: that is no
+            // answer to the call.
+            request = match (reused, refused.take_message(), copy) {
+                (true, Some(unsent), _) => unsent,
+                (true, None, Some(copy)) if !refused.error().is_parse() => copy,
+                _ => return Err(refused.into_error().into()),
+            };
         }
     }
 
-    fn reuse(&self) -> Option<SendRequest<Outgoing>> {
-        let mut idle = self.idle.borrow_mut();
-        std::iter::from_fn(|| idle.pop()).find(|sender| sender.is_ready())
-    }
-
-    /// Keeps a connection as soon as the answer on it has been read.
-    fn keep(&self, mut sender: SendRequest<Outgoing>) {
-        let idle = self.idle.clone();
-        tokio::task::spawn_local(async move {
-            if sender.ready().await.is_ok() && idle.borrow().len() < IDLE {
-                idle.borrow_mut().push(sender);
-            }
-        });
-    }
-
-    async fn connect(&self, patience: Instant) -> Result<SendRequest<Outgoing>, String> {
+    async fn connect(&self, patience: Instant) -> Result<SendRequest<Body>, Failure> {
         let stream = loop {
-            match TcpStream::connect(self.address).await {
+            match TcpStream::connect(&self.target.addresses[..]).await {
                 Ok(stream) => break stream,
                 // It is being started: the first call waits for it.
                 Err(error)
@@ -184,53 +192,99 @@ impl Upstream {
                 {
                     sleep(PAUSE).await;
                 }
-                Err(error) => return Err(error.to_string()),
+                Err(error) => return Err(Failure::of_server(format!("connect: {error}"))),
             }
         };
         self.warm.set(true);
         // A connection that was reset already is found out at its first read.
         let _ = stream.set_nodelay(true);
-        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         tokio::task::spawn_local(connection.with_upgrades());
         Ok(sender)
     }
 }
 
-fn wants_upgrade(request: &Request<Incoming>) -> bool {
-    let named = request.headers().get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    request.headers().contains_key(UPGRADE)
-        && named.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"))
+/// Why there is no answer of the program.
+struct Failure {
+    status: StatusCode,
+    reason: String,
 }
 
-/// An answer's body that ends with the call's time.
-struct Limited {
-    body: Incoming,
-    time: std::pin::Pin<Box<tokio::time::Sleep>>,
+impl Failure {
+    fn of_server(reason: String) -> Self {
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, reason }
+    }
 }
 
-impl hyper::body::Body for Limited {
-    type Data = Bytes;
-    type Error = Problem;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Problem>>> {
-        use std::task::Poll;
-        match std::pin::Pin::new(&mut self.body).poll_frame(cx) {
-            Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(Problem::from))),
-            Poll::Pending if self.time.as_mut().poll(cx).is_ready() => {
-                Poll::Ready(Some(Err("the call's time is over".into())))
-            }
-            Poll::Pending => Poll::Pending,
+impl From<hyper::Error> for Failure {
+    fn from(error: hyper::Error) -> Self {
+        // What our caller did is not the program's fault.
+        if error.is_user()
+            && let Some(problem) = std::error::Error::source(&error)
+        {
+            return Self { status: request_status(problem), reason: problem.to_string() };
         }
+        Self::of_server(error.to_string())
     }
+}
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+/// The same request, without a body.
+fn copy(request: &Request<Body>) -> Request<Body> {
+    let mut copy = Request::new(empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+fn wants_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(UPGRADE) && named(headers).any(|word| word.eq_ignore_ascii_case("upgrade"))
+}
+
+/// What `Connection` names.
+fn named(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim)
+}
+
+/// Takes out what is about one connection only. How long the body is stays: it is the library's to say.
+fn strip(headers: &mut HeaderMap) {
+    let framing = [TRANSFER_ENCODING, CONTENT_LENGTH, HOST];
+    let names: Vec<HeaderName> = named(headers).filter_map(|name| name.parse().ok()).collect();
+    for name in names.into_iter().filter(|name| !framing.contains(name)) {
+        headers.remove(name);
     }
+    for name in [CONNECTION, UPGRADE, TE, TRAILER].into_iter().chain(HOPS) {
+        headers.remove(name);
+    }
+}
 
-    fn size_hint(&self) -> hyper::body::SizeHint {
-        self.body.size_hint()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_about_one_connection() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, X-Hop"),
+            ("connection", "content-length"),
+            ("x-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("trailer", "x-sum"),
+            ("content-length", "3"),
+            ("x-stays", "1"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        assert!(!wants_upgrade(&headers));
+        strip(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["content-length", "x-stays"]);
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
+        assert!(wants_upgrade(&headers));
     }
 }

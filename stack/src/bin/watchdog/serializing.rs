@@ -1,0 +1,88 @@
+//! Modes serializing and classic: the program is started for each call when the whole body is there, and its output is
+//! the answer when it has ended.
+
+use std::rc::Rc;
+
+use hyper::header::CONTENT_TYPE;
+use hyper::{Request, Response, StatusCode};
+use tokio::time::Instant;
+
+use crate::body::{Body, Collected, full, internal};
+use crate::config::Config;
+use crate::environment::{self, Variable};
+use crate::program::{Cut, Errors, Running, not_started};
+use crate::reaper::Reaper;
+
+/// Bytes of output that there is room for at least when it is read.
+const CHUNK: usize = 8 << 10;
+
+/// Runs the program for one call of mode serializing.
+pub async fn answer(
+    config: &Config,
+    reaper: &Rc<Reaper>,
+    request: Request<Body>,
+    deadline: Option<Instant>,
+) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let Some(variables) = environment::of(&parts) else {
+        return internal(StatusCode::BAD_REQUEST, "the path is not encoded correctly\n");
+    };
+    let body = match collect(body, deadline).await {
+        Ok(body) => body,
+        Err(cut) => return cut.answer(config),
+    };
+    let ended = match run(config, reaper, variables, body, Errors::Logged, deadline).await {
+        Ok(ended) => ended,
+        Err(error) => return not_started(config, &error),
+    };
+    if let Some(cut) = ended.cut {
+        return cut.answer(config);
+    }
+    let mut response = Response::new(full(ended.output));
+    if let Some(value) = &config.content_type {
+        response.headers_mut().insert(CONTENT_TYPE, value.clone());
+    }
+    response
+}
+
+/// A program that has ended.
+pub struct Ended {
+    /// What it wrote.
+    pub output: Vec<u8>,
+    /// How it failed, if it did.
+    pub cut: Option<Cut>,
+}
+
+/// The whole body of a request, within the call's time.
+pub async fn collect(body: Body, deadline: Option<Instant>) -> Result<Body, Cut> {
+    let collected = match deadline {
+        Some(deadline) => match tokio::time::timeout_at(deadline, Collected::read(body)).await {
+            Ok(collected) => collected,
+            Err(_) => return Err(Cut::Late),
+        },
+        None => Collected::read(body).await,
+    };
+    collected.map(|body| Box::pin(body) as Body).map_err(Cut::Request)
+}
+
+/// Runs the program to its end.
+pub async fn run(
+    config: &Config,
+    reaper: &Rc<Reaper>,
+    variables: Vec<Variable>,
+    body: Body,
+    errors: Errors,
+    deadline: Option<Instant>,
+) -> std::io::Result<Ended> {
+    let mut running = Running::start(config, reaper, variables, body, errors)?;
+    let mut output = Vec::new();
+    let cut = loop {
+        output.reserve(CHUNK);
+        match running.read(&mut output, deadline).await {
+            Ok(0) => break None,
+            Ok(_) => {}
+            Err(cut) => break Some(cut),
+        }
+    };
+    Ok(Ended { output, cut })
+}
