@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::HeaderName;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use tokio::time::Instant;
 
@@ -20,6 +20,9 @@ use crate::patience::Patient;
 
 /// A caller's own limit.
 const TIMEOUT: HeaderName = HeaderName::from_static("x-timeout");
+
+/// Prometheus's text format.
+const TEXT_FORMAT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 /// Everything a request may need.
 pub struct Watchdog {
@@ -42,6 +45,19 @@ impl Watchdog {
             "/_/health" => told(request.method(), self.health.is_well()),
             "/_/ready" => self.ready(request).await,
             _ => self.call(request).await,
+        }
+    }
+
+    /// The answer to a request for metrics.
+    pub fn counts(&self, request: &Request<Incoming>) -> Response<Body> {
+        match (request.method(), request.uri().path()) {
+            (&Method::GET, "/metrics") => {
+                let mut counts = text(StatusCode::OK, self.metrics.render(self.running.get()));
+                counts.headers_mut().insert(CONTENT_TYPE, TEXT_FORMAT);
+                counts
+            }
+            (_, "/metrics") => text(StatusCode::METHOD_NOT_ALLOWED, ""),
+            _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
         }
     }
 

@@ -29,12 +29,14 @@ mod reaper;
 mod serializing;
 mod serve;
 mod streaming;
+mod task;
 mod upstream;
 mod variables;
 
 use std::process::ExitCode;
 
 use config::Config;
+use tokio::runtime::{Builder, LocalOptions};
 
 /// Exit status for a configuration that cannot work.
 const EXIT_USAGE: u8 = 2;
@@ -72,22 +74,24 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = match builder.enable_all().max_blocking_threads(READERS).build() {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all().max_blocking_threads(READERS);
+    let runtime = match builder.build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("watchdog: start: {error}");
             return ExitCode::FAILURE;
         }
     };
-    let local = tokio::task::LocalSet::new();
-    let code = match local.block_on(&runtime, serve::run(config)) {
+    let code = match runtime.block_on(serve::run(config)) {
         Ok(status) => ExitCode::from(status),
         Err(problem) => {
             output::say(problem);
             ExitCode::FAILURE
         }
     };
+    // Whatever was cut off ends here, and has its line.
+    runtime.shutdown_background();
     output::flush();
     code
 }

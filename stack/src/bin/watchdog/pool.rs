@@ -9,6 +9,7 @@ use hyper::client::conn::http1::SendRequest;
 use tokio::time::{Instant, sleep_until};
 
 use crate::body::Body;
+use crate::task;
 
 /// Most connections that are kept.
 const MOST: usize = 64;
@@ -35,7 +36,7 @@ impl Pool {
     /// Keeps a connection as soon as the answer on it has been read.
     pub fn keep(self: &Rc<Self>, mut sender: SendRequest<Body>) {
         let pool = self.clone();
-        tokio::task::spawn_local(async move {
+        task::spawn(async move {
             if sender.ready().await.is_ok() && pool.idle.borrow().len() < MOST {
                 pool.idle.borrow_mut().push_back((Instant::now() + KEPT, sender));
                 if !pool.swept.replace(true) {

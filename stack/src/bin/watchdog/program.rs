@@ -24,6 +24,7 @@ use crate::environment::Variable;
 use crate::output::{self, ERR, OUT, say};
 use crate::patience::Silent;
 use crate::reaper::{Program, Reaper};
+use crate::task;
 
 /// How long the rest of a program's standard error is waited for when the program has ended: something that it left
 /// behind may keep it open.
@@ -58,10 +59,10 @@ pub fn start_server(config: &Config, reaper: &Rc<Reaper>) -> Result<Program, Str
     let failed = |e: std::io::Error| format!("start {}: {e}", config.command.join(" "));
     let (program, mut child) = reaper.spawn(&mut command).map_err(failed)?;
     if let Some(out) = child.stdout.take() {
-        tokio::task::spawn_local(output::copy(receiver(out).map_err(failed)?, "stdout", config.lines, &OUT));
+        task::spawn(output::copy(receiver(out).map_err(failed)?, "stdout", config.lines, &OUT));
     }
     if let Some(err) = child.stderr.take() {
-        tokio::task::spawn_local(output::copy(receiver(err).map_err(failed)?, "stderr", config.lines, &ERR));
+        task::spawn(output::copy(receiver(err).map_err(failed)?, "stderr", config.lines, &ERR));
     }
     Ok(program)
 }
@@ -178,7 +179,7 @@ impl Running {
         let errors = match child.stderr.take() {
             Some(stderr) => {
                 let copying = output::copy(receiver(stderr)?, "stderr", config.lines, &ERR);
-                Some(tokio::task::spawn_local(copying))
+                Some(task::spawn(copying))
             }
             None => None,
         };

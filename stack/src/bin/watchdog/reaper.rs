@@ -17,6 +17,8 @@ use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::task;
+
 /// Who hears of the end of our programs.
 #[derive(Default)]
 pub struct Reaper {
@@ -39,7 +41,7 @@ impl Reaper {
         let mut ends = signal(SignalKind::child()).map_err(|e| format!("signals: {e}"))?;
         let reaper = Rc::new(Self::default());
         let copy = Rc::downgrade(&reaper);
-        tokio::task::spawn_local(async move {
+        task::spawn(async move {
             while ends.recv().await.is_some() {
                 let Some(reaper) = copy.upgrade() else { return };
                 reaper.look();

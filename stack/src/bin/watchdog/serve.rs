@@ -8,11 +8,8 @@ use std::process::ExitStatus;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -21,7 +18,6 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::answer::Watchdog;
-use crate::body::text;
 use crate::config::Config;
 use crate::function::Function;
 use crate::health::Health;
@@ -29,12 +25,17 @@ use crate::output::say;
 use crate::patience::Connection;
 use crate::program;
 use crate::reaper::{Program, Reaper};
+use crate::task::{self, Task};
 
 /// How long the function's program may take to end after SIGTERM.
 const CHILD_GRACE: Duration = Duration::from_secs(2);
 
-/// Prometheus's text format.
-const TEXT_FORMAT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+/// Which of the two ports a connection came in by.
+#[derive(Debug, Clone, Copy)]
+enum Door {
+    Calls,
+    Metrics,
+}
 
 /// The signals that end the watchdog.
 struct Ends {
@@ -68,9 +69,16 @@ pub async fn run(config: Config) -> Result<u8, String> {
         function,
         config,
     });
-    let mut metrics = JoinSet::new();
     match listen(watchdog.config.metrics_port).await {
-        Ok(listener) => drop(metrics.spawn_local(serve_metrics(listener, watchdog.clone()))),
+        Ok(listener) => {
+            let watchdog = watchdog.clone();
+            task::spawn(async move {
+                // These connections end with the process.
+                let mut connections = JoinSet::new();
+                match accept(&listener, &watchdog, Door::Metrics, &CancellationToken::new(), &mut connections)
+                    .await {}
+            });
+        }
         // Somebody in the image has the port: calls matter more than counting them.
         Err(problem) => say(format_args!("no metrics: {problem}")),
     }
@@ -78,7 +86,7 @@ pub async fn run(config: Config) -> Result<u8, String> {
     let ending = CancellationToken::new();
     let mut connections = JoinSet::new();
     let status = tokio::select! {
-        never = accept(&listener, &watchdog, &ending, &mut connections) => match never {},
+        never = accept(&listener, &watchdog, Door::Calls, &ending, &mut connections) => match never {},
         status = exited(&mut program) => Some(status),
         () = ends.told() => None,
     };
@@ -95,7 +103,7 @@ pub async fn run(config: Config) -> Result<u8, String> {
         // Whoever sends calls here is given the time to find out that it should not. Who tells it once more to end
         // has found out.
         tokio::select! {
-            never = accept(&listener, &watchdog, &ending, &mut connections) => match never {},
+            never = accept(&listener, &watchdog, Door::Calls, &ending, &mut connections) => match never {},
             _ = exited(&mut program) => {}
             () = ends.told() => {}
             () = sleep(interval) => {}
@@ -130,6 +138,7 @@ async fn listen(port: u16) -> Result<TcpListener, String> {
 async fn accept(
     listener: &TcpListener,
     watchdog: &Rc<Watchdog>,
+    door: Door,
     ending: &CancellationToken,
     connections: &mut JoinSet<()>,
 ) -> Infallible {
@@ -137,7 +146,8 @@ async fn accept(
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    drop(connections.spawn_local(connection(stream, watchdog.clone(), ending.clone())));
+                    let task = connection(stream, watchdog.clone(), door, ending.clone());
+                    drop(connections.spawn_local(Box::pin(task) as Task));
                 }
                 // Out of descriptors: calls that end give some back.
                 Err(_) => sleep(Duration::from_millis(20)).await,
@@ -161,7 +171,9 @@ fn exit_code(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(1)
 }
 
-async fn connection(stream: TcpStream, watchdog: Rc<Watchdog>, ending: CancellationToken) {
+/// One connection. Both ports are served by the same code: the HTTP library is a good part of this program, and would be
+/// in it twice.
+async fn connection(stream: TcpStream, watchdog: Rc<Watchdog>, door: Door, ending: CancellationToken) {
     // A connection that was reset already is found out at its first read.
     let _ = stream.set_nodelay(true);
     let stream = Connection::new(stream, watchdog.config.write_timeout);
@@ -170,7 +182,12 @@ async fn connection(stream: TcpStream, watchdog: Rc<Watchdog>, ending: Cancellat
     builder.header_read_timeout(watchdog.config.read_timeout);
     let service = service_fn(move |request| {
         let watchdog = watchdog.clone();
-        async move { Ok::<_, Infallible>(watchdog.answer(request).await) }
+        async move {
+            Ok::<_, Infallible>(match door {
+                Door::Calls => watchdog.answer(request).await,
+                Door::Metrics => watchdog.counts(&request),
+            })
+        }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::pin!(connection);
@@ -180,35 +197,4 @@ async fn connection(stream: TcpStream, watchdog: Rc<Watchdog>, ending: Cancellat
         () = ending.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
-}
-
-async fn serve_metrics(listener: TcpListener, watchdog: Rc<Watchdog>) {
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let watchdog = watchdog.clone();
-        tokio::task::spawn_local(async move {
-            let stream = Connection::new(stream, watchdog.config.write_timeout);
-            let service = service_fn(move |request: Request<Incoming>| {
-                let watchdog = watchdog.clone();
-                async move {
-                    Ok::<_, Infallible>(match (request.method(), request.uri().path()) {
-                        (&Method::GET, "/metrics") => {
-                            let mut counts =
-                                text(StatusCode::OK, watchdog.metrics.render(watchdog.running.get()));
-                            counts.headers_mut().insert(CONTENT_TYPE, TEXT_FORMAT);
-                            counts
-                        }
-                        (_, "/metrics") => text(StatusCode::METHOD_NOT_ALLOWED, ""),
-                        _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
-                    })
-                }
-            });
-            let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(5));
-            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-        });
-    }
 }

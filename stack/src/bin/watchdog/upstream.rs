@@ -23,6 +23,7 @@ use crate::output::say;
 use crate::patience::Limited;
 use crate::pool::Pool;
 use crate::program::request_status;
+use crate::task;
 
 /// Pause between tries while the program has not begun to listen.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -89,7 +90,7 @@ impl Upstream {
         match (response.status(), asked) {
             (StatusCode::SWITCHING_PROTOCOLS, Some(client)) => {
                 let server = hyper::upgrade::on(&mut response);
-                tokio::task::spawn_local(async move {
+                task::spawn(async move {
                     if let Ok((client, server)) = tokio::try_join!(client, server) {
                         let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
                         // An error is an end like any other.
@@ -199,7 +200,10 @@ impl Upstream {
         // A connection that was reset already is found out at its first read.
         let _ = stream.set_nodelay(true);
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        tokio::task::spawn_local(connection.with_upgrades());
+        task::spawn(async {
+            // How it ended is told to the call on it.
+            let _ = connection.with_upgrades().await;
+        });
         Ok(sender)
     }
 }
