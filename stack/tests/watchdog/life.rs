@@ -58,7 +58,7 @@ fn a_call_that_goes_on_too_long_is_cut_off() {
 #[test]
 fn told_to_end_it_serves_on_for_the_interval() {
     let mut watchdog = start(&[("fprocess", "sh"), ("healthcheck_interval", "10m")]);
-    assert!(watchdog.path(".lock").exists());
+    until("the lock is there", || watchdog.path(".lock").exists());
     watchdog.signal(Signal::SIGTERM);
     until("the lock is gone", || !watchdog.path(".lock").exists());
     assert!(watchdog.ask("GET /_/health", "").starts_with("HTTP/1.1 503"));
