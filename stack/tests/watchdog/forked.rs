@@ -56,7 +56,9 @@ fn a_client_that_leaves_ends_its_process() {
     until("the group ends", || !std::path::Path::new("/proc").join(sleep.trim()).exists());
     watchdog.counted("http_requests_in_flight 0");
     // One that leaves before the answer has begun is told as such.
-    drop(send(watchdog.address, "GET /early", "sleep 1000"));
+    let early = send(watchdog.address, "GET /early", "sleep 1000");
+    watchdog.counted("http_requests_in_flight 1");
+    drop(early);
     watchdog.logged("GET /early - the caller left");
     watchdog.counted("http_requests_total{code=\"499\",method=\"get\"} 1");
 }
@@ -116,7 +118,7 @@ fn time_is_over_for_a_program_that_has_closed_its_output_too() {
 }
 
 /// Children of a process that have ended and that nobody has asked about.
-fn zombies(parent: u32) -> Vec<String> {
+pub fn zombies(parent: u32) -> Vec<String> {
     let stats = std::fs::read_dir("/proc").unwrap().flatten();
     let stats = stats.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
     stats

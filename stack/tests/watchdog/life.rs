@@ -47,10 +47,14 @@ fn a_call_that_goes_on_too_long_is_cut_off() {
         ("exec_timeout", "0"),
         ("read_timeout", "0"),
     ]);
-    let stream = send(watchdog.address, "GET /", "sleep 1000; echo done");
-    watchdog.counted("http_requests_in_flight 1");
+    let pid = watchdog.path("pid");
+    let script = format!("sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait", pid.display());
+    let stream = send(watchdog.address, "GET /", &script);
+    until("it runs", || pid.exists());
     watchdog.signal(Signal::SIGTERM);
     assert_eq!(watchdog.ended().0, Some(0));
+    let process = std::path::Path::new("/proc").join(std::fs::read_to_string(&pid).unwrap().trim());
+    until("its program ends with it", || !process.exists());
     assert_eq!(answer(stream), "");
     watchdog.logged("calls that were cut off: 1");
 }
@@ -59,20 +63,48 @@ fn a_call_that_goes_on_too_long_is_cut_off() {
 fn told_to_end_it_serves_on_for_the_interval() {
     let mut watchdog = start(&[("fprocess", "sh"), ("healthcheck_interval", "10m")]);
     until("the lock is there", || watchdog.path(".lock").exists());
+    let go = watchdog.path("go");
+    let wait = format!("until [ -e {} ]; do sleep 0.05; done; echo done", go.display());
+    let stream = send(watchdog.address, "GET /", &wait);
+    watchdog.counted("http_requests_in_flight 1");
     watchdog.signal(Signal::SIGTERM);
     until("the lock is gone", || !watchdog.path(".lock").exists());
     assert!(watchdog.ask("GET /_/health", "").starts_with("HTTP/1.1 503"));
     assert!(watchdog.ask("GET /_/ready", "").starts_with("HTTP/1.1 503"));
     assert!(watchdog.ask("GET /", "echo on").contains("on\n"));
-    // Told once more, it does not wait any longer.
+    // Told once more, it takes no more calls.
     watchdog.signal(Signal::SIGTERM);
+    until("no more connections are taken", || TcpStream::connect(watchdog.address).is_err());
+    std::fs::write(go, "").unwrap();
+    assert!(answer(stream).contains("done\n"));
+    assert_eq!(watchdog.ended().0, Some(0));
+}
+
+#[test]
+fn idle_the_interval_is_not_waited_for() {
+    let mut watchdog = start(&[("fprocess", "sh"), ("healthcheck_interval", "10m")]);
+    watchdog.signal(Signal::SIGTERM);
+    assert_eq!(watchdog.ended().0, Some(0));
+    // Nor for what is left of it when the last call has ended.
+    let mut watchdog = start(&[("fprocess", "sh"), ("healthcheck_interval", "10m")]);
+    let stream = send(watchdog.address, "GET /", "sleep 0.5; echo done");
+    watchdog.counted("http_requests_in_flight 1");
+    watchdog.signal(Signal::SIGTERM);
+    assert!(answer(stream).contains("done\n"));
     assert_eq!(watchdog.ended().0, Some(0));
 }
 
 #[test]
 fn the_interval_ends() {
     let mut watchdog = start(&[("fprocess", "sh"), ("healthcheck_interval", "200ms")]);
+    let go = watchdog.path("go");
+    let wait = format!("until [ -e {} ]; do sleep 0.05; done; echo done", go.display());
+    let stream = send(watchdog.address, "GET /", &wait);
+    watchdog.counted("http_requests_in_flight 1");
     watchdog.signal(Signal::SIGINT);
+    until("no more connections are taken", || TcpStream::connect(watchdog.address).is_err());
+    std::fs::write(go, "").unwrap();
+    assert!(answer(stream).contains("done\n"));
     assert_eq!(watchdog.ended().0, Some(0));
 }
 
@@ -242,4 +274,42 @@ fn the_program_of_mode_http_takes_the_watchdog_along() {
     let mut watchdog = spawn(&environment);
     assert_eq!(watchdog.ended().0, Some(137));
     watchdog.logged("the function's program ended: signal: 9");
+}
+
+#[test]
+fn a_call_that_waits_for_the_program_ends_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = super::script(folder.path(), "program", "until [ -e go ]; do sleep 0.05; done; exit 3");
+    let url = format!("http://127.0.0.1:{}", super::port());
+    let script =
+        super::script(folder.path(), "start", &format!("cd {} && exec {program}", folder.path().display()));
+    let environment =
+        [("fprocess", script.as_str()), ("mode", "http"), ("upstream_url", &url), ("exec_timeout", "10m")];
+    let mut watchdog = start(&environment);
+    let stream = send(watchdog.address, "GET /", "");
+    watchdog.counted("http_requests_in_flight 1");
+    std::fs::write(folder.path().join("go"), "").unwrap();
+    let text = answer(stream);
+    assert!(text.starts_with("HTTP/1.1 500") && text.contains("x-openfaas-internal: of-watchdog"), "{text}");
+    assert_eq!(watchdog.ended().0, Some(3));
+}
+
+/// A second watchdog is the server that a script starts and leaves behind.
+#[test]
+fn a_program_that_starts_a_server_and_ends_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let inner = super::port().to_string();
+    let (url, program) = (format!("http://127.0.0.1:{inner}"), env!("CARGO_BIN_EXE_watchdog"));
+    let text = format!(
+        "unset mode; port={inner} metrics_port={} fprocess=sh setsid {program} & echo $! > {}/pid",
+        super::port(),
+        folder.path().display()
+    );
+    let script = super::script(folder.path(), "start", &text);
+    let mut watchdog = start(&[("fprocess", &script), ("mode", "http"), ("upstream_url", &url)]);
+    watchdog.logged("the function's program ended, and left others behind that go on");
+    assert!(watchdog.ask("POST /", "echo words").contains("words\n"));
+    let pid = std::fs::read_to_string(folder.path().join("pid")).unwrap().trim().parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    assert_eq!(watchdog.ended().0, Some(0));
 }

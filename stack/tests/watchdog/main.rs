@@ -1,5 +1,6 @@
 //! The watchdog as a process: what callers, the gateway and the container runtime see of it.
 
+mod connections;
 mod cost;
 mod files;
 mod forked;

@@ -1,22 +1,20 @@
 //! What the watchdog answers: its own paths, and calls.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use tokio::time::Instant;
 
 use crate::body::{Body, empty, full_house, text};
-use crate::call::{Call, Place};
+use crate::call::Call;
 use crate::config::Config;
 use crate::duration;
 use crate::function::Function;
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::patience::Patient;
+use crate::running::{Place, Running};
 
 /// A caller's own limit.
 const TIMEOUT: HeaderName = HeaderName::from_static("x-timeout");
@@ -33,26 +31,26 @@ pub struct Watchdog {
     /// What was counted.
     pub metrics: Rc<Metrics>,
     /// Calls that run.
-    pub running: Rc<Cell<usize>>,
+    pub running: Rc<Running>,
     /// Who answers them.
     pub function: Function,
 }
 
 impl Watchdog {
-    /// The answer to a request.
-    pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    /// The answer to a request, on a connection with so many calls.
+    pub async fn answer(&self, request: Request<Body>, here: &Rc<Running>) -> Response<Body> {
         match request.uri().path() {
             "/_/health" => told(request.method(), self.health.is_well()),
-            "/_/ready" => self.ready(request).await,
-            _ => self.call(request).await,
+            "/_/ready" => self.ready(request, here).await,
+            _ => self.call(request, here).await,
         }
     }
 
     /// The answer to a request for metrics.
-    pub fn counts(&self, request: &Request<Incoming>) -> Response<Body> {
+    pub fn counts(&self, request: &Request<Body>) -> Response<Body> {
         match (request.method(), request.uri().path()) {
             (&Method::GET, "/metrics") => {
-                let mut counts = text(StatusCode::OK, self.metrics.render(self.running.get()));
+                let mut counts = text(StatusCode::OK, self.metrics.render(self.running.count()));
                 counts.headers_mut().insert(CONTENT_TYPE, TEXT_FORMAT);
                 counts
             }
@@ -62,7 +60,7 @@ impl Watchdog {
     }
 
     /// Ready is more than well: there is room for a call, and the function is there.
-    async fn ready(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn ready(&self, request: Request<Body>, here: &Rc<Running>) -> Response<Body> {
         let (method, well) = (request.method(), self.health.is_well());
         if method != Method::GET || !well {
             return told(method, well);
@@ -78,24 +76,22 @@ impl Watchdog {
         let (mut parts, _) = request.into_parts();
         parts.uri = Uri::from(path.clone());
         // A question, not a call: it is not counted.
-        let place = Place::take(&Rc::default());
+        let place = Place::take(&Rc::default(), here);
         self.function.answer(&self.config, Request::from_parts(parts, empty()), limit, place).await
     }
 
     /// The number of calls that may run, when so many do.
     fn full(&self) -> Option<usize> {
-        self.config.max_inflight.filter(|limit| self.running.get() >= *limit)
+        self.config.max_inflight.filter(|limit| self.running.count() >= *limit)
     }
 
-    async fn call(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn call(&self, request: Request<Body>, here: &Rc<Running>) -> Response<Body> {
         if let Some(limit) = self.full() {
             return Call::begin(&self.config, &self.metrics, &request, None).answered(full_house(limit));
         }
-        let place = Place::take(&self.running);
+        let place = Place::take(&self.running, here);
         let call = Call::begin(&self.config, &self.metrics, &request, Some(place.clone()));
         let deadline = self.limit(&request);
-        let patience = self.config.read_timeout;
-        let request = request.map(|body| Box::pin(Patient::new(body, patience)) as Body);
         call.answered(self.function.answer(&self.config, request, deadline, place).await)
     }
 

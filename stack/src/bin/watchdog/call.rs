@@ -1,6 +1,5 @@
 //! One call, from its head to the end of its answer: counted while it runs, measured and logged when it is over.
 
-use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -16,6 +15,8 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::mode::Mode;
 use crate::output::say;
+use crate::running::Place;
+use crate::seconds::Seconds;
 
 /// How long a call took until its answer's head, in seconds.
 const DURATION: HeaderName = HeaderName::from_static("x-duration-seconds");
@@ -26,23 +27,6 @@ const CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
 /// What is told about a call whose caller left before the answer: there is no status for it, and this is what others
 /// write.
 const LEFT: u16 = 499;
-
-/// One running call: counted out when it is dropped.
-pub struct Place(Rc<Cell<usize>>);
-
-impl Place {
-    /// Counts it in.
-    pub fn take(running: &Rc<Cell<usize>>) -> Rc<Self> {
-        running.set(running.get() + 1);
-        Rc::new(Self(running.clone()))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
 
 /// One call.
 pub struct Call {
@@ -90,8 +74,8 @@ impl Call {
     /// The answer, which ends the call when it is over.
     pub fn answered(mut self, mut response: Response<Body>) -> Response<Body> {
         self.status = Some(response.status());
-        let taken = self.start.elapsed().as_secs_f64();
-        if let Ok(value) = HeaderValue::try_from(format!("{taken:.6}")) {
+        let taken = Seconds(self.start.elapsed());
+        if let Ok(value) = HeaderValue::try_from(taken.to_string()) {
             response.headers_mut().insert(DURATION, value);
         }
         response.map(|body| Box::pin(Counted { body, call: self }) as Body)
@@ -103,7 +87,7 @@ impl Drop for Call {
         let taken = self.start.elapsed();
         self.metrics.observe(self.status.map_or(LEFT, |status| status.as_u16()), self.method.as_str(), taken);
         let Some(Line { uri, id }) = &self.line else { return };
-        let (method, seconds) = (&self.method, taken.as_secs_f64());
+        let (method, seconds) = (&self.method, Seconds(taken));
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let id = match id {
             None => String::new(),

@@ -15,6 +15,7 @@ use crate::mode::Classic;
 use crate::output::{OUT, say};
 use crate::program::{Cut, Errors, not_started, request_status};
 use crate::reaper::Reaper;
+use crate::seconds::Seconds;
 use crate::serializing::{collect, run};
 
 /// Everything else is refused.
@@ -63,11 +64,11 @@ pub async fn answer(
     if let Some(cut) = ended.cut {
         return failed(config, &cut, &ended.output);
     }
-    let taken = start.elapsed().as_secs_f64();
+    let taken = Seconds(start.elapsed());
     if classic.write_debug {
-        say(format_args!("Duration: {taken:.6}s"));
+        say(format_args!("Duration: {taken}s"));
     } else {
-        say(format_args!("Wrote {} Bytes - Duration: {taken:.6}s", ended.output.len()));
+        say(format_args!("Wrote {} Bytes - Duration: {taken}s", ended.output.len()));
     }
     let kind = config.content_type.clone().or_else(|| parts.headers.get(CONTENT_TYPE).cloned());
     let kind = kind.unwrap_or_else(|| guess(&ended.output));

@@ -6,12 +6,12 @@ use hyper::{Request, Response};
 use tokio::time::Instant;
 
 use crate::body::Body;
-use crate::call::Place;
 use crate::config::Config;
 use crate::files::Files;
 use crate::mode::Mode;
 use crate::program;
 use crate::reaper::{Program, Reaper};
+use crate::running::Place;
 use crate::upstream::Upstream;
 use crate::{classic, serializing, streaming};
 
@@ -55,6 +55,13 @@ impl Function {
                 Mode::Serializing => serializing::answer(config, reaper, request, deadline).await,
                 _ => streaming::answer(config, reaper, request, deadline).await,
             },
+        }
+    }
+
+    /// The program of mode http has ended, and has left nobody behind.
+    pub fn ended(&self, nobody: bool) {
+        if let Self::Server(upstream) = self {
+            upstream.ended(nobody);
         }
     }
 

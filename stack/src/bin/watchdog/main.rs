@@ -10,6 +10,7 @@ mod body;
 mod call;
 mod classic;
 mod config;
+mod connection;
 // By path, not through the library: this program must not link what the library links.
 #[path = "../../duration.rs"]
 mod duration;
@@ -17,6 +18,7 @@ mod environment;
 mod files;
 mod function;
 mod health;
+mod link;
 mod metrics;
 mod mode;
 mod output;
@@ -26,6 +28,8 @@ mod pool;
 mod program;
 mod range;
 mod reaper;
+mod running;
+mod seconds;
 mod serializing;
 mod serve;
 mod streaming;

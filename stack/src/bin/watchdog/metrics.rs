@@ -5,13 +5,27 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Upper bounds of the histogram in seconds: Prometheus's default ones.
-const BOUNDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+use crate::seconds::Seconds;
+
+/// Upper bounds of the histogram, in seconds and in milliseconds: Prometheus's default ones.
+const BOUNDS: [(&str, u64); 11] = [
+    ("0.005", 5),
+    ("0.01", 10),
+    ("0.025", 25),
+    ("0.05", 50),
+    ("0.1", 100),
+    ("0.25", 250),
+    ("0.5", 500),
+    ("1", 1_000),
+    ("2.5", 2_500),
+    ("5", 5_000),
+    ("10", 10_000),
+];
 
 #[derive(Default)]
 struct Series {
     count: u64,
-    sum: f64,
+    sum: Duration,
     buckets: [u64; BOUNDS.len()],
 }
 
@@ -26,11 +40,10 @@ impl Metrics {
     pub fn observe(&self, status: u16, method: &str, taken: Duration) {
         let mut all = self.series.borrow_mut();
         let series = all.entry((status, label(method))).or_default();
-        let seconds = taken.as_secs_f64();
         series.count += 1;
-        series.sum += seconds;
-        for (bucket, bound) in series.buckets.iter_mut().zip(BOUNDS) {
-            *bucket += u64::from(seconds <= bound);
+        series.sum += taken;
+        for (bucket, (_, bound)) in series.buckets.iter_mut().zip(BOUNDS) {
+            *bucket += u64::from(taken <= Duration::from_millis(bound));
         }
     }
 
@@ -52,11 +65,11 @@ impl Metrics {
         for ((code, method), series) in all.iter() {
             let labels = format!("code=\"{code}\",method=\"{method}\"");
             let name = "http_request_duration_seconds";
-            for (bucket, bound) in series.buckets.iter().zip(BOUNDS) {
+            for (bucket, (bound, _)) in series.buckets.iter().zip(BOUNDS) {
                 let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {bucket}");
             }
             let _ = writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {}", series.count);
-            let _ = writeln!(text, "{name}_sum{{{labels}}} {}", series.sum);
+            let _ = writeln!(text, "{name}_sum{{{labels}}} {:.9}", Seconds(series.sum));
             let _ = writeln!(text, "{name}_count{{{labels}}} {}", series.count);
         }
         let _ = write!(
@@ -100,6 +113,7 @@ mod tests {
             "http_request_duration_seconds_bucket{code=\"200\",method=\"get\",le=\"0.025\"} 0",
             "http_request_duration_seconds_bucket{code=\"200\",method=\"get\",le=\"0.05\"} 1",
             "http_request_duration_seconds_bucket{code=\"200\",method=\"get\",le=\"+Inf\"} 2",
+            "http_request_duration_seconds_sum{code=\"200\",method=\"get\"} 60.030000000",
             "http_requests_in_flight 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");

@@ -2,26 +2,25 @@
 //!
 //! Only silence counts. A slow caller that goes on is no fault, whatever the size of what it sends or takes.
 
-use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::body::Problem;
 
 /// A timer that runs while somebody is waited for.
 #[derive(Default)]
-struct Timer(Option<Pin<Box<Sleep>>>);
+pub struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
     /// Whether the time is over for what gave this result.
-    fn is_over<T>(&mut self, result: &Poll<T>, limit: Duration, cx: &mut Context<'_>) -> bool {
+    pub fn is_over<T>(&mut self, result: &Poll<T>, limit: Duration, cx: &mut Context<'_>) -> bool {
         match result {
             Poll::Ready(_) => {
                 self.0 = None;
@@ -58,12 +57,14 @@ pub struct Patient {
     body: Incoming,
     limit: Option<Duration>,
     timer: Timer,
+    unread: Arc<AtomicBool>,
 }
 
 impl Patient {
-    /// Wraps a body.
-    pub fn new(body: Incoming, limit: Option<Duration>) -> Self {
-        Self { body, limit, timer: Timer::default() }
+    /// Wraps a body; `unread` is true until its end was read.
+    pub fn new(body: Incoming, limit: Option<Duration>, unread: Arc<AtomicBool>) -> Self {
+        unread.store(!body.is_end_stream(), Ordering::Relaxed);
+        Self { body, limit, timer: Timer::default(), unread }
     }
 }
 
@@ -81,6 +82,9 @@ impl HttpBody for Patient {
             && this.timer.is_over(&polled, limit, cx)
         {
             return Poll::Ready(Some(Err(Silent(limit).into())));
+        }
+        if matches!(polled, Poll::Ready(None)) || this.body.is_end_stream() {
+            this.unread.store(false, Ordering::Relaxed);
         }
         polled.map(data_only)
     }
@@ -140,63 +144,4 @@ fn data_only(frame: Option<Result<Frame<Bytes>, hyper::Error>>) -> Option<Result
     frame
         .filter(|frame| frame.as_ref().map_or(true, Frame::is_data))
         .map(|frame| frame.map_err(Problem::from))
-}
-
-/// A caller's connection that breaks when the caller takes nothing of an answer.
-pub struct Connection {
-    stream: TcpStream,
-    limit: Duration,
-    timer: Timer,
-}
-
-impl Connection {
-    /// Wraps a connection.
-    pub fn new(stream: TcpStream, limit: Duration) -> Self {
-        Self { stream, limit, timer: Timer::default() }
-    }
-
-    fn limited<T>(&mut self, result: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        if self.timer.is_over(&result, self.limit, cx) {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        result
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.limited(written, cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
-        self.limited(written, cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }

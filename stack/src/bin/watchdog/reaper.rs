@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::mem::MaybeUninit;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
 use std::rc::Rc;
@@ -14,6 +15,7 @@ use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
+use rustix::fs::{Mode, OFlags, RawDir};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -23,6 +25,8 @@ use crate::task;
 #[derive(Default)]
 pub struct Reaper {
     ours: RefCell<HashMap<i32, watch::Sender<Option<ExitStatus>>>>,
+    /// How many run that programs have left behind.
+    orphans: watch::Sender<usize>,
 }
 
 /// A program in a process group of its own; what is left of the group ends when this is dropped.
@@ -72,12 +76,29 @@ impl Reaper {
             };
             tell.send_replace(Some(status));
         }
-        let numbers = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        for pid in numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
+        let mut orphans = 0;
+        processes(|pid| {
             if !self.ours.borrow().contains_key(&pid) {
-                // Of somebody else's child and of one that lives it says so and does nothing.
-                let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
+                // Of somebody else's child it says so and does nothing.
+                let alive =
+                    waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive);
+                orphans += usize::from(alive);
             }
+        });
+        self.orphans.send_replace(orphans);
+    }
+}
+
+/// Every process that can be seen. Not with the library's own list of a folder, which takes 32 KiB for its names, for
+/// each call: here there are few.
+fn processes(mut each: impl FnMut(i32)) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(folder) = rustix::fs::open("/proc", flags, Mode::empty()) else { return };
+    let mut names = [MaybeUninit::uninit(); 2 << 10];
+    let mut entries = RawDir::new(folder, &mut names);
+    while let Some(Ok(entry)) = entries.next() {
+        if let Some(pid) = entry.file_name().to_str().ok().and_then(|name| name.parse().ok()) {
+            each(pid);
         }
     }
 }
@@ -90,6 +111,11 @@ impl Program {
             // The sender lives as long as this does.
             Err(_) => ExitStatus::default(),
         }
+    }
+
+    /// How many run that it has left behind; after its end.
+    pub fn orphans(&self) -> watch::Receiver<usize> {
+        self.reaper.orphans.subscribe()
     }
 
     /// Sends a signal to it and to what it has started.

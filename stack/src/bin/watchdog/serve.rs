@@ -8,10 +8,7 @@ use std::process::ExitStatus;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -19,23 +16,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answer::Watchdog;
 use crate::config::Config;
+use crate::connection::{self, Door};
 use crate::function::Function;
 use crate::health::Health;
 use crate::output::say;
-use crate::patience::Connection;
 use crate::program;
 use crate::reaper::{Program, Reaper};
 use crate::task::{self, Task};
 
 /// How long the function's program may take to end after SIGTERM.
 const CHILD_GRACE: Duration = Duration::from_secs(2);
-
-/// Which of the two ports a connection came in by.
-#[derive(Debug, Clone, Copy)]
-enum Door {
-    Calls,
-    Metrics,
-}
 
 /// The signals that end the watchdog.
 struct Ends {
@@ -87,11 +77,11 @@ pub async fn run(config: Config) -> Result<u8, String> {
     let mut connections = JoinSet::new();
     let status = tokio::select! {
         never = accept(&listener, &watchdog, Door::Calls, &ending, &mut connections) => match never {},
-        status = exited(&mut program) => Some(status),
+        status = exited(&mut program, &watchdog.function) => Some(status),
         () = ends.told() => None,
     };
     watchdog.health.stop();
-    let running = watchdog.running.get();
+    let running = watchdog.running.count();
     let interval = watchdog.config.healthcheck_interval;
     match status {
         Some(status) => {
@@ -101,11 +91,12 @@ pub async fn run(config: Config) -> Result<u8, String> {
     }
     if status.is_none() && !interval.is_zero() {
         // Whoever sends calls here is given the time to find out that it should not. Who tells it once more to end
-        // has found out.
+        // has found out. Where no call runs nobody sends any.
         tokio::select! {
             never = accept(&listener, &watchdog, Door::Calls, &ending, &mut connections) => match never {},
-            _ = exited(&mut program) => {}
+            _ = exited(&mut program, &watchdog.function) => {}
             () = ends.told() => {}
+            () = watchdog.running.none() => {}
             () = sleep(interval) => {}
         }
     }
@@ -114,7 +105,7 @@ pub async fn run(config: Config) -> Result<u8, String> {
     ending.cancel();
     let rest = async { while connections.join_next().await.is_some() {} };
     if timeout(watchdog.config.write_timeout, rest).await.is_err() {
-        say(format_args!("calls that were cut off: {}", watchdog.running.get()));
+        say(format_args!("calls that were cut off: {}", watchdog.running.count()));
     }
     if let Some(program) = program {
         program::terminate(program, CHILD_GRACE).await;
@@ -131,7 +122,9 @@ async fn listen(port: u16) -> Result<TcpListener, String> {
         }
         other => other,
     };
-    listener.map_err(|e| format!("listen on port {port}: {e}"))
+    let listener = listener.map_err(|e| format!("listen on port {port}: {e}"))?;
+    connection::probe_silent(&listener);
+    Ok(listener)
 }
 
 /// Takes connections, for ever.
@@ -146,7 +139,7 @@ async fn accept(
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    let task = connection(stream, watchdog.clone(), door, ending.clone());
+                    let task = connection::serve(stream, watchdog.clone(), door, ending.clone());
                     drop(connections.spawn_local(Box::pin(task) as Task));
                 }
                 // Out of descriptors: calls that end give some back.
@@ -157,44 +150,26 @@ async fn accept(
     }
 }
 
-/// Waits for the program of mode http, or for ever.
-async fn exited(program: &mut Option<Program>) -> ExitStatus {
-    match program {
-        Some(program) => program.wait().await,
-        None => std::future::pending().await,
+/// Waits for the end of the program of mode http, or for ever. One that ends well and leaves others behind has started a
+/// server that goes on without it: theirs is the end.
+async fn exited(program: &mut Option<Program>, function: &Function) -> ExitStatus {
+    let Some(program) = program else { return std::future::pending().await };
+    let status = program.wait().await;
+    let mut orphans = program.orphans();
+    if status.success() && *orphans.borrow() > 0 {
+        say("the function's program ended, and left others behind that go on");
+        function.ended(false);
+        // Who counts them lives as long as the program's value.
+        let _ = orphans.wait_for(|count| *count == 0).await;
     }
+    function.ended(true);
+    // What is left of its group answers nobody any more.
+    program.signal(nix::sys::signal::Signal::SIGKILL);
+    status
 }
 
 /// A shell's way to tell a signal: 128 and its number.
 fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     u8::try_from(code).unwrap_or(1)
-}
-
-/// One connection. Both ports are served by the same code: the HTTP library is a good part of this program, and would be
-/// in it twice.
-async fn connection(stream: TcpStream, watchdog: Rc<Watchdog>, door: Door, ending: CancellationToken) {
-    // A connection that was reset already is found out at its first read.
-    let _ = stream.set_nodelay(true);
-    let stream = Connection::new(stream, watchdog.config.write_timeout);
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new());
-    builder.header_read_timeout(watchdog.config.read_timeout);
-    let service = service_fn(move |request| {
-        let watchdog = watchdog.clone();
-        async move {
-            Ok::<_, Infallible>(match door {
-                Door::Calls => watchdog.answer(request).await,
-                Door::Metrics => watchdog.counts(&request),
-            })
-        }
-    });
-    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-    tokio::pin!(connection);
-    // A client that leaves in the middle is no news to anybody.
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        () = ending.cancelled() => connection.as_mut().graceful_shutdown(),
-    }
-    let _ = connection.await;
 }

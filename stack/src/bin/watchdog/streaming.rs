@@ -7,7 +7,7 @@ use futures_util::stream;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use hyper::header::CONTENT_TYPE;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use crate::body::{Body, Problem, internal};
@@ -18,7 +18,7 @@ use crate::program::{Cut, Errors, Running, not_started};
 use crate::reaper::Reaper;
 
 /// Bytes of output that are read at once.
-const CHUNK: usize = 32 << 10;
+const CHUNK: usize = 16 << 10;
 
 /// Runs the program for one call. The answer begins with the first output; a program that fails before it has written
 /// anything gives 500.
@@ -37,7 +37,14 @@ pub async fn answer(
         Err(error) => return not_started(config, &error),
     };
     let mut rest = Rest { running, buffer: BytesMut::new(), deadline };
-    let first = match rest.read().await {
+    let mut first = rest.read().await;
+    if parts.method == Method::HEAD {
+        // Nobody will read its output: it runs to its end all the same.
+        while first.as_ref().is_ok_and(|output| !output.is_empty()) {
+            first = rest.read().await;
+        }
+    }
+    let first = match first {
         Ok(first) => first,
         Err(cut) => return cut.answer(config),
     };

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::body::{Body, Collected, empty, internal};
+use crate::link::Link;
 use crate::mode::Target;
 use crate::output::say;
 use crate::patience::Limited;
@@ -41,12 +42,14 @@ pub struct Upstream {
     pool: Rc<Pool>,
     /// It has taken a connection once: from then on a refusal means something.
     warm: Cell<bool>,
+    /// The program has ended: nobody will begin to listen.
+    gone: Cell<bool>,
 }
 
 impl Upstream {
     /// A server at an address.
     pub fn new(target: Target) -> Self {
-        Self { target, pool: Rc::default(), warm: Cell::new(false) }
+        Self { target, pool: Rc::default(), warm: Cell::new(false), gone: Cell::new(false) }
     }
 
     /// Whether the program takes connections.
@@ -57,6 +60,12 @@ impl Upstream {
         let connected = TcpStream::connect(&self.target.addresses[..]).await.is_ok();
         self.warm.set(connected);
         connected
+    }
+
+    /// The program has ended. Where it has left nobody behind, calls that wait for it to listen wait no longer.
+    pub fn ended(&self, nobody: bool) {
+        self.gone.set(nobody);
+        self.warm.set(false);
     }
 
     /// Passes a call on. `kept` is held by a connection that changes its protocol, until that ends.
@@ -189,6 +198,7 @@ impl Upstream {
                 Err(error)
                     if error.kind() == ErrorKind::ConnectionRefused
                         && !self.warm.get()
+                        && !self.gone.get()
                         && Instant::now() + PAUSE < patience =>
                 {
                     sleep(PAUSE).await;
@@ -199,7 +209,7 @@ impl Upstream {
         self.warm.set(true);
         // A connection that was reset already is found out at its first read.
         let _ = stream.set_nodelay(true);
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+        let (sender, connection) = handshake(TokioIo::new(Link::new(stream))).await?;
         task::spawn(async {
             // How it ended is told to the call on it.
             let _ = connection.with_upgrades().await;
