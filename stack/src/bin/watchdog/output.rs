@@ -12,8 +12,9 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
 use crate::config::Lines;
 
-/// Longest piece of a line that is held, in bytes; a longer line goes on in the next piece.
-const PIECE: usize = 8 << 10;
+/// Longest piece of a line that is held, in bytes; a longer line goes on in the next piece. So much goes into a pipe at
+/// once, whoever else writes to it (PIPE_BUF).
+const PIECE: usize = 4 << 10;
 
 /// Most bytes that wait for one output: part of the function's memory.
 const ROOM: usize = 256 << 10;
