@@ -1,8 +1,10 @@
 //! What a file says once it is understood: defaults applied, no value that could be wrong.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
 
-use crate::{Cpu, FunctionName, Hostname, Memory, Namespace, Provider, Registries, Secret};
+use crate::{Cpu, FunctionName, Hostname, Memory, Namespace, Provider, Registries, Secret, Timeout};
 
 /// A machine's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -17,7 +19,7 @@ pub struct Config {
     pub functions: Vec<Function>,
 }
 
-/// The gateway: its basic auth's credentials, and how it introduces itself.
+/// The gateway: its basic auth's credentials, how it introduces itself, how long calls may take, its TLS port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gateway {
     /// User name, `admin` unless the file says otherwise. Never empty, no colon (RFC 7617 forbids it).
@@ -26,11 +28,39 @@ pub struct Gateway {
     pub password: Option<Secret>,
     /// What `/system/info` calls the function provider.
     pub provider: Provider,
+    /// The longest that a call of a function may take, in every part of the machine that counts.
+    pub timeout: Timeout,
+    /// The TLS port; without one there is only plain HTTP.
+    pub tls: Option<Tls>,
+}
+
+/// The gateway's TLS port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// File (PEM) of the certificate, and of those between it and an authority that clients know.
+    pub certificate: PathBuf,
+    /// File (PEM) of its private key.
+    pub key: PathBuf,
+    /// Address and port to listen on.
+    pub listen: SocketAddr,
+    /// Whether plain HTTP is served to the machine itself and its functions alone.
+    pub only: bool,
+}
+
+impl Tls {
+    /// Where TLS is listened for unless the file says otherwise: HTTPS's own port.
+    pub const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 443));
 }
 
 impl Default for Gateway {
     fn default() -> Self {
-        Self { user: "admin".to_owned(), password: None, provider: Provider::default() }
+        Self {
+            user: "admin".to_owned(),
+            password: None,
+            provider: Provider::default(),
+            timeout: Timeout::default(),
+            tls: None,
+        }
     }
 }
 

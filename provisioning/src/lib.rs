@@ -30,8 +30,9 @@ mod report;
 mod resolve;
 mod secret;
 mod suggest;
+mod timeout;
 
-pub use config::{Config, Function, Gateway, Resources};
+pub use config::{Config, Function, Gateway, Resources, Tls};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use document::{SIZE_LIMIT_BYTES, default_document, parse, parse_bytes};
 pub use name::{FunctionName, Hostname, Invalid, Namespace};
@@ -39,3 +40,4 @@ pub use provider::Provider;
 pub use quantity::{Cpu, Memory};
 pub use registry::{Mirror, PullPolicy, Registries, Registry, RegistryName};
 pub use secret::Secret;
+pub use timeout::Timeout;

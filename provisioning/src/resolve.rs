@@ -1,6 +1,8 @@
 //! From the tables of a file to a [`Config`]: which keys there are, what each must be, and the defaults.
 
+use std::net::SocketAddr;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -8,14 +10,17 @@ use toml::de::{DeTable, DeValue};
 use crate::reader::{Elsewhere, Reader};
 use crate::report::Report;
 use crate::{
-    Config, Function, Gateway, Invalid, Mirror, Namespace, Registries, Registry, RegistryName, Resources,
+    Config, Function, Gateway, Invalid, Mirror, Namespace, Registries, Registry, RegistryName, Resources, Tls,
 };
 
 /// The only version of the file that there is.
 const VERSION: &str = "1";
 
 const TOP: [&str; 5] = ["version", "hostname", "gateway", "registries", "functions"];
-const GATEWAY: [&str; 3] = ["user", "password", "provider_name"];
+const GATEWAY: [&str; 8] =
+    ["user", "password", "provider_name", "timeout", "tls_certificate", "tls_key", "tls_listen", "tls_only"];
+/// The port of plain HTTP, which is taken.
+const PLAIN_PORT: u16 = 8080;
 const REGISTRIES: [&str; 2] = ["pull_policy", "docker_config"];
 const REGISTRY: [&str; 3] = ["mirrors", "insecure", "ca"];
 /// The registry of the images that the machine brings: there is no such host to ask.
@@ -99,7 +104,30 @@ fn gateway<'t>(table: &DeTable<'t>, report: &mut Report<'t>) -> Gateway {
         user,
         password: reader.value("password"),
         provider: reader.value("provider_name").unwrap_or_default(),
+        timeout: reader.value("timeout").unwrap_or_default(),
+        tls: tls(&mut reader),
     }
+}
+
+/// Certificate and key make the TLS port; one without the other, or the rest without them, is a slip.
+fn tls(reader: &mut Reader<'_, '_, '_>) -> Option<Tls> {
+    let certificate = reader.checked("tls_certificate", file).map(PathBuf::from);
+    let key = reader.checked("tls_key", file).map(PathBuf::from);
+    let listen = reader.checked("tls_listen", address).and_then(|text| text.parse().ok());
+    let only = reader.boolean("tls_only").unwrap_or(false);
+    let written = GATEWAY.iter().filter(|name| name.starts_with("tls_"));
+    let first = written.filter_map(|name| reader.get(name)).next()?;
+    for (name, what) in [("tls_certificate", "a certificate"), ("tls_key", "a private key")] {
+        if reader.get(name).is_none() {
+            let message = format!("TLS needs {what}, expected `{name}` beside this");
+            let hint = format!(
+                "write `{name} = \"/boot/{}.pem\"`; /boot is the partition that this file lies on",
+                &name[4..]
+            );
+            reader.report.problem(first.span(), message, Some(hint));
+        }
+    }
+    Some(Tls { certificate: certificate?, key: key?, listen: listen.unwrap_or(Tls::LISTEN), only })
 }
 
 /// A table within `[registries]` is a registry's, by its name; everything else is a key.
@@ -236,6 +264,15 @@ fn file(text: &str) -> Result<(), Invalid> {
         fits,
         "is not a file's path on the machine, expected something like \"/boot/plant-ca.pem\" (/boot is the partition \
          that bothy.toml lies on)",
+    )
+}
+
+fn address(text: &str) -> Result<(), Invalid> {
+    let fits = text.parse::<SocketAddr>().is_ok_and(|address| !matches!(address.port(), 0 | PLAIN_PORT));
+    refuse_unless(
+        fits,
+        "is not an address to listen on, expected something like \"0.0.0.0:443\", with another port than 8080, which \
+         is plain HTTP's",
     )
 }
 

@@ -65,6 +65,13 @@ fn the_full_file_means_what_it_says() {
     );
     assert_eq!(hub.ca.as_deref(), Some(Path::new("/boot/ca.pem")));
     assert_eq!(config.gateway.provider, provisioning::Provider::Faasd);
+    assert_eq!(config.gateway.timeout.duration(), std::time::Duration::from_secs(5400));
+    let tls = config.gateway.tls.unwrap();
+    assert_eq!((tls.listen.to_string().as_str(), tls.only), ("[::]:8443", true));
+    assert_eq!(
+        (tls.certificate.as_path(), tls.key.as_path()),
+        (Path::new("/boot/chain.pem"), Path::new("/boot/key.pem"))
+    );
     let names: Vec<&str> = config.functions.iter().map(|function| function.name.as_str()).collect();
     assert_eq!(names, ["figlet", "weather-station"]);
     let figlet = &config.functions[0];
@@ -113,6 +120,7 @@ fn the_default_document_explains_every_key() {
     let figlet = &config.functions[0];
     assert!(config.hostname.is_some() && config.gateway.password.is_some());
     assert_ne!(config.gateway.provider, provisioning::Provider::default());
+    assert!(config.gateway.tls.is_some_and(|tls| tls.only && tls.listen == provisioning::Tls::LISTEN));
     assert!(figlet.env_process.is_some() && figlet.read_only_root_filesystem);
     assert!(figlet.limits.cpu.is_some() && figlet.requests.memory.is_some());
     for empty in [&figlet.environment, &figlet.labels, &figlet.annotations].map(|map| map.is_empty()) {

@@ -219,7 +219,7 @@ pub(crate) const SERVICES: [Declaration; 5] = [
             pids: 1024,
             ..Limits::NONE
         },
-        // Namespaces, links and firewall of the functions, their files and their processes. Not: the kernel's modules,
+        // Namespaces, links and firewall of the functions, their files and their processes; HTTPS's port. Not: the kernel's modules,
         // memory, log and clock, other security modules, restarts.
         rights: Rights::Only(&[
             Cap::Chown,
@@ -228,6 +228,7 @@ pub(crate) const SERVICES: [Declaration; 5] = [
             Cap::Fowner,
             Cap::Kill,
             Cap::NetAdmin,
+            Cap::NetBindService,
             Cap::NetRaw,
             Cap::SysAdmin,
             Cap::SysPtrace,

@@ -14,6 +14,8 @@ pub(crate) enum Capability {
     Fowner = 3,
     /// Signal any process.
     Kill = 5,
+    /// Listen on ports below 1024.
+    NetBindService = 10,
     /// Links, addresses, firewall.
     NetAdmin = 12,
     /// Raw packets.

@@ -29,6 +29,11 @@ pub(super) fn report(desk: &Desk, reveal: bool) -> Result<Value, Stop> {
     add("hostname", json!(desk.board.status().hostname), "this machine");
     add("gateway.user", json!(effective.config.gateway.user), "default");
     add("gateway.provider_name", json!(effective.config.gateway.provider.as_str()), "default");
+    add("gateway.timeout", json!(effective.config.gateway.timeout.to_string()), "default");
+    if let Some(tls) = &effective.config.gateway.tls {
+        add("gateway.tls_listen", json!(tls.listen.to_string()), "default");
+        add("gateway.tls_only", json!(tls.only), "default");
+    }
     if let Some((_, password)) = desk.made.borrow().as_ref() {
         add("gateway.password", if reveal { json!(password) } else { json!(MASK) }, "made on this machine");
     }
