@@ -5,9 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hyper::HeaderMap;
 use hyper::header::{
-    CONNECTION, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    CONNECTION, COOKIE, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
+use hyper::http::uri::Authority;
 
 /// Follows one call through all logs.
 pub const CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
@@ -56,6 +57,20 @@ impl Stamp {
         headers.insert(CALL_ID, self.call_id.clone());
         headers.insert(START_TIME, self.start.clone());
         headers.insert(SERVED_BY, HeaderValue::from_static(SERVED_BY_VALUE));
+    }
+}
+
+/// Brings what HTTP/2 says in other places to where HTTP/1.1 has it: the host, and a cookie that came in pieces
+/// (RFC 9113, sections 8.3.1 and 8.2.3).
+pub fn from_http2(headers: &mut HeaderMap, authority: Option<&Authority>) {
+    if let Some(host) = authority.and_then(|host| HeaderValue::try_from(host.as_str()).ok()) {
+        headers.entry(HOST).or_insert(host);
+    }
+    if headers.get_all(COOKIE).iter().nth(1).is_some() {
+        let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+            headers.insert(COOKIE, cookie);
+        }
     }
 }
 
@@ -140,6 +155,20 @@ mod tests {
         for (name, value) in [("x-forwarded-for", "a"), ("x-forwarded-host", "b"), ("x-call-id", "c")] {
             assert_eq!(headers[name], value);
         }
+    }
+
+    #[test]
+    fn what_http2_says_elsewhere() {
+        let mut headers = HeaderMap::new();
+        for crumb in ["a=1", "b=2; c=3"] {
+            headers.append(COOKIE, HeaderValue::from_static(crumb));
+        }
+        from_http2(&mut headers, Some(&Authority::from_static("bothy:8443")));
+        assert_eq!(headers, map(&[("host", "bothy:8443"), ("cookie", "a=1; b=2; c=3")]));
+        from_http2(&mut headers, Some(&Authority::from_static("other")));
+        assert_eq!(headers["host"], "bothy:8443");
+        from_http2(&mut headers, None);
+        assert_eq!(headers.len(), 2);
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod alert;
 mod auth;
 mod claims;
 mod clock;
+mod connection;
 mod headers;
 mod machine;
 mod namespaces;
@@ -14,6 +15,7 @@ mod router;
 mod secrets;
 mod server;
 mod system;
+mod tls;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -38,6 +40,7 @@ use crate::network::{self, Network};
 use crate::notify::notify;
 use crate::reconcile::{self, Functions, Secrets, World};
 use crate::registry;
+use server::{Door, Neighbours, Server};
 
 /// The supervisor hears READY=1 when containerd is there and each function was tried once; or without containerd after
 /// the first of these, or so long after it came: neither must make the gateway look broken.
@@ -70,8 +73,9 @@ pub struct Gateway {
 pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result<()> {
     let credentials = auth::Credentials::read(&options.credentials)?;
     let listen = |source| Error::Listen { address: options.listen.to_string(), source };
-    let listener = match handed.into_iter().find(|(name, _)| name == SOCKET) {
-        Some((_, socket)) => taken(socket).map_err(listen)?,
+    let mut handed: BTreeMap<String, OwnedFd> = handed.into_iter().collect();
+    let listener = match handed.remove(SOCKET) {
+        Some(socket) => taken(socket).map_err(listen)?,
         None => TcpListener::bind(options.listen).await.map_err(listen)?,
     };
     options.listen = listener.local_addr().map_err(listen)?;
@@ -79,9 +83,13 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
     let config = options.config.as_deref().and_then(configuration);
     let documents = documents(&store, config.as_ref())?;
     let registries = config.as_ref().map(|config| config.registries.clone()).unwrap_or_default();
-    let world = Arc::new(world(&options, store, registries)?);
+    let timeout = options.upstream_timeout.unwrap_or_else(|| {
+        config.as_ref().map(|config| config.gateway.timeout).unwrap_or_default().duration()
+    });
+    let secure = tls::settings(&options, config.as_ref().and_then(|config| config.gateway.tls.clone()));
+    let world = Arc::new(world(&options, store, registries, timeout)?);
     let functions = Functions::start(world.clone(), documents);
-    let proxy = proxy::Proxy::new(options.upstream_timeout);
+    let proxy = proxy::Proxy::new(timeout);
     let gateway = Arc::new(Gateway {
         world: world.clone(),
         functions: functions.clone(),
@@ -112,7 +120,32 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
         }
         notify("STOPPING=1");
     };
-    server::serve(listener, gateway, stop, options.drain).await;
+    let server = Server::new(gateway);
+    let functions = options.subnet;
+    let only = secure
+        .as_ref()
+        .filter(|tls| tls.only)
+        .map(|tls| Neighbours { functions, tls_port: tls.listen.port() });
+    tokio::spawn(server.clone().open(Door { listener, tls: None, only }));
+    match secure {
+        Some(secure) => open_tls(&server, secure, handed.remove(tls::SOCKET))?,
+        None => tls::forget(),
+    }
+    stop.await;
+    server.end(options.drain).await;
+    Ok(())
+}
+
+/// Opens the TLS port as soon as its address can be had.
+fn open_tls(server: &Server, secure: provisioning::Tls, handed: Option<OwnedFd>) -> Result<()> {
+    let provisioning::Tls { certificate, key, listen, .. } = secure;
+    let acceptor = tls::start(tls::Files { certificate, key })?;
+    let (port, server) = (tls::Port::new(listen, handed), server.clone());
+    tokio::spawn(async move {
+        let listener = port.open().await;
+        tracing::info!("listening on {listen} for TLS");
+        server.open(Door { listener, tls: Some(acceptor), only: None }).await;
+    });
     Ok(())
 }
 
@@ -166,7 +199,7 @@ fn tell(unreadable: Vec<Unreadable>) {
     }
 }
 
-fn world(options: &Options, store: Store, registries: Registries) -> Result<World> {
+fn world(options: &Options, store: Store, registries: Registries, timeout: Duration) -> Result<World> {
     let runtime =
         Runtime { binary: options.runtime_binary.clone(), shim_cgroup: options.shim_cgroup.clone() };
     let socket = options.containerd.clone();
@@ -197,7 +230,7 @@ fn world(options: &Options, store: Store, registries: Registries) -> Result<Worl
         cgroup_root: options.cgroup_root.clone(),
         containerd_state: options.containerd_state.clone(),
         ready_timeout: options.ready_timeout,
-        longest_call: options.upstream_timeout,
+        call_timeout: timeout,
         grace: options.grace,
         prepared: options.prepared,
     };

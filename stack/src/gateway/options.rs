@@ -86,9 +86,22 @@ pub struct Options {
     /// Name of the nftables table
     #[arg(long, value_name = "NAME", default_value = "bothy")]
     pub table: String,
-    /// Longest call of a function
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
-    pub upstream_timeout: Duration,
+    /// File (PEM) of the TLS port's certificate, and of those above it [default: the configuration's]
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+    /// File (PEM) of its private key [default: the configuration's]
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
+    /// Address and port of TLS; a socket that is handed over (LISTEN_FDNAMES=https) is taken if it is of this one [default:
+    /// the configuration's, or 0.0.0.0:443]
+    #[arg(long, value_name = "ADDRESS")]
+    pub tls_listen: Option<SocketAddr>,
+    /// Serve plain HTTP to this machine and its functions alone [default: as the configuration says]
+    #[arg(long)]
+    pub tls_only: bool,
+    /// Longest call of a function, here and in its watchdog [default: the configuration's, or 60s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub upstream_timeout: Option<Duration>,
     /// Longest time until a new instance answers
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
     pub ready_timeout: Duration,

@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::Gateway;
-use super::headers::{Stamp, strip, towards_function};
+use super::headers::{Stamp, from_http2, strip, towards_function};
 use super::reply::{Body, BodyError, empty, proxy_error, text};
 use crate::key::Key;
 use crate::reconcile::{Function, Running, State};
@@ -91,6 +91,7 @@ impl Gateway {
         let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
         let (mut parts, body) = request.into_parts();
         let query = parts.uri.query().map(str::to_owned);
+        from_http2(&mut parts.headers, parts.uri.authority());
         towards_function(&mut parts.headers, client, stamp);
         if let Some(protocol) = &upgrade {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));

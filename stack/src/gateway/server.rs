@@ -1,33 +1,42 @@
 //! Connections: accepted, served, and let go in order.
 
-use std::convert::Infallible;
-use std::future::Future;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Gateway;
 use super::clock::Clock;
+use super::connection::{self, Terms};
 use super::machine;
 use super::reply::{Body, empty, redirect, text, unauthorized};
 use super::router::{Route, route};
+use crate::network::Subnet;
 
-/// Largest head of a request, and the most that is held of a body, for each connection.
-const LARGEST_HEAD_BYTES: usize = 64 << 10;
-
-/// Most connections at a time; who comes later waits in the kernel's queue.
+/// Most connections at a time, for each port of its own: who comes later waits in the kernel's queue, and strangers do
+/// not keep out the machine itself.
 const CONNECTIONS: usize = 512;
+
+/// Most calls at a time in HTTP/2, on all connections.
+const STREAMS: usize = 1024;
+
+/// How long a client may take for TLS's handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// A client that is gone without a word is noticed by questions on a connection that is silent, in seconds: after so
+/// long the first, then so many, so far from each other.
+const SILENT: u32 = 60;
+const QUESTIONS: u32 = 4;
+const BETWEEN: u32 = 15;
 
 /// How long an answer that is there may take to be read.
 const READ_PATIENCE: Duration = Duration::from_secs(60);
@@ -35,92 +44,125 @@ const READ_PATIENCE: Duration = Duration::from_secs(60);
 /// What a call may take beyond its time, to tell its client so.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// A client that opened a connection has this long for its request's head.
-const HEAD_PATIENCE: Duration = Duration::from_secs(60);
+/// Where connections come from.
+pub struct Door {
+    /// The socket.
+    pub listener: TcpListener,
+    /// What makes TLS of them; nothing: plain HTTP.
+    pub tls: Option<TlsAcceptor>,
+    /// Who is served, where that is not everybody.
+    pub only: Option<Neighbours>,
+}
 
-/// Serves until `stop`, then until the calls inside have ended, at most for `drain`.
-pub async fn serve(
-    listener: TcpListener,
+/// The machine itself and its functions; others are told of the TLS port.
+#[derive(Debug, Clone, Copy)]
+pub struct Neighbours {
+    /// The functions' addresses.
+    pub functions: Subnet,
+    /// The port that others use.
+    pub tls_port: u16,
+}
+
+/// Serves through any number of doors, until it is ended.
+#[derive(Clone)]
+pub struct Server {
     gateway: Arc<Gateway>,
-    stop: impl Future<Output = ()>,
-    drain: Duration,
-) {
-    let (connections, ending) = (TaskTracker::new(), CancellationToken::new());
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    tokio::pin!(stop);
-    loop {
-        let accepted = async {
-            // Never closed: it lives as long as this.
-            let place = places.clone().acquire_owned().await;
-            listener.accept().await.map(|accepted| (accepted, place))
-        };
-        let accepted = tokio::select! {
-            accepted = accepted => accepted,
-            () = &mut stop => break,
-        };
-        let ((stream, client), place) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors or memory: whoever has some gives them back in a moment.
-                if !matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) {
-                    tracing::error!("accept: {error}");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                continue;
-            }
-        };
-        // A connection that was reset already is found out at its first read.
-        let _ = stream.set_nodelay(true);
-        let gateway = gateway.clone();
-        let clock = Clock::default();
-        let mut time = clock.watch();
-        let service = service_fn(move |request| {
-            let (gateway, clock) = (gateway.clone(), clock.clone());
-            async move { Ok::<_, Infallible>(gateway.timed(request, client, &clock).await) }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_PATIENCE)
-            .max_buf_size(LARGEST_HEAD_BYTES)
-            .serve_connection(TokioIo::new(stream), service)
-            .with_upgrades();
-        let ending = ending.clone();
-        connections.spawn(async move {
-            let _place = place;
-            tokio::pin!(connection);
-            let mut told = false;
-            let served = loop {
-                tokio::select! {
-                    served = connection.as_mut() => break served,
-                    // The call inside is answered, then the connection is closed.
-                    () = ending.cancelled(), if !told => {
-                        connection.as_mut().graceful_shutdown();
-                        told = true;
+    connections: TaskTracker,
+    ending: CancellationToken,
+    streams: Arc<Semaphore>,
+}
+
+impl Server {
+    /// A server without a door.
+    pub fn new(gateway: Arc<Gateway>) -> Self {
+        let (connections, ending) = (TaskTracker::new(), CancellationToken::new());
+        Self { gateway, connections, ending, streams: Arc::new(Semaphore::new(STREAMS)) }
+    }
+
+    /// Serves who comes in, until the server is ended.
+    pub async fn open(self, door: Door) {
+        let Door { listener, tls, only } = door;
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        watch_over(&listener);
+        loop {
+            let accepted = async {
+                // Never closed: it lives as long as this.
+                let place = places.clone().acquire_owned().await;
+                listener.accept().await.map(|accepted| (accepted, place))
+            };
+            let accepted = tokio::select! {
+                accepted = accepted => accepted,
+                () = self.ending.cancelled() => return,
+            };
+            let ((stream, client), place) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors or memory: whoever has some gives them back in a moment.
+                    if !matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) {
+                        tracing::error!("accept: {error}");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
                     }
-                    // The client stopped reading, or the other side never ends: nothing else would end it.
-                    () = time.over() => {
-                        tracing::debug!("connection of {client}: its call's time is over");
-                        return;
-                    }
+                    continue;
                 }
             };
-            if let Err(error) = served {
-                tracing::debug!("connection of {client}: {error}");
-            }
-        });
+            // A connection that was reset already is found out at its first read.
+            let _ = stream.set_nodelay(true);
+            let terms = Terms {
+                gateway: self.gateway.clone(),
+                streams: self.streams.clone(),
+                ending: self.ending.clone(),
+                only_tls: only.filter(|only| !only.include(&stream, client)).map(|only| only.tls_port),
+            };
+            let tls = tls.clone();
+            self.connections.spawn(async move {
+                let _place = place;
+                match tls {
+                    None => connection::serve(stream, client, terms).await,
+                    Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+                        Ok(Ok(stream)) => connection::serve(stream, client, terms).await,
+                        Ok(Err(error)) => tracing::debug!("TLS with {client}: {error}"),
+                        Err(_) => tracing::debug!("TLS with {client}: no handshake in {HANDSHAKE:?}"),
+                    },
+                }
+            });
+        }
     }
-    drop(listener);
-    ending.cancel();
-    connections.close();
-    if tokio::time::timeout(drain, connections.wait()).await.is_err() {
-        tracing::warn!("{} connections had not ended after {} s", connections.len(), drain.as_secs());
+
+    /// Lets nobody in any more, and waits until the calls inside have ended, at most for `drain`.
+    pub async fn end(self, drain: Duration) {
+        self.ending.cancel();
+        self.connections.close();
+        if tokio::time::timeout(drain, self.connections.wait()).await.is_err() {
+            let left = self.connections.len();
+            tracing::warn!("{left} connections had not ended after {} s", drain.as_secs());
+        }
+    }
+}
+
+impl Neighbours {
+    fn include(&self, stream: &TcpStream, client: SocketAddr) -> bool {
+        let address = client.ip().to_canonical();
+        // Who is called at the address that it calls from is the machine.
+        let itself = stream.local_addr().is_ok_and(|own| own.ip().to_canonical() == address);
+        itself || address.is_loopback() || matches!(address, IpAddr::V4(v4) if self.functions.contains(v4))
+    }
+}
+
+/// Connections that come in have it from their listener.
+fn watch_over(listener: &TcpListener) {
+    let set = setsockopt(listener, sockopt::KeepAlive, &true)
+        .and_then(|()| setsockopt(listener, sockopt::TcpKeepIdle, &SILENT))
+        .and_then(|()| setsockopt(listener, sockopt::TcpKeepInterval, &BETWEEN))
+        .and_then(|()| setsockopt(listener, sockopt::TcpKeepCount, &QUESTIONS));
+    if let Err(error) = set {
+        tracing::warn!("clients that are gone without a word are not noticed: {error}");
     }
 }
 
 impl Gateway {
     /// Answers within a time: a function's call has its own, counted from its begin; what the gateway says itself takes
     /// as long as it takes, but must be read then.
-    async fn timed(
+    pub async fn timed(
         self: &Arc<Self>,
         request: Request<Incoming>,
         client: SocketAddr,

@@ -27,7 +27,8 @@ impl Subnet {
         self.network | (u32::MAX >> self.prefix)
     }
 
-    fn contains(self, address: Ipv4Addr) -> bool {
+    /// Whether an address is in it.
+    pub fn contains(self, address: Ipv4Addr) -> bool {
         (self.network..=self.last()).contains(&u32::from(address))
     }
 }

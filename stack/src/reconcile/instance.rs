@@ -201,7 +201,8 @@ impl World {
             secrets,
             cgroup: surroundings::cgroup(&self.settings.cgroup_root, key, instance.replica),
         };
-        let spec = specification(document, &image.process, &identity, limits, &paths).to_string();
+        let time = self.settings.call_timeout;
+        let spec = specification(document, &image.process, &identity, limits, &paths, time).to_string();
         Ok(Furnished { image: image.reference.clone(), spec, mounts, fifos })
     }
 

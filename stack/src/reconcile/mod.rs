@@ -81,8 +81,8 @@ pub struct Settings {
     pub containerd_state: PathBuf,
     /// How long a new instance may take to become ready.
     pub ready_timeout: Duration,
-    /// The longest that a call of a function may take: what is on its way out is left to it.
-    pub longest_call: Duration,
+    /// How long a call may take: what a function's watchdog is told of it, and what an instance on its way out is given.
+    pub call_timeout: Duration,
     /// How long a function may take to end after SIGTERM, unless its `grace_period` says otherwise.
     pub grace: Duration,
     /// Functions at most that have an instance prepared while they are scaled to none.

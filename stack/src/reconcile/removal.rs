@@ -76,7 +76,7 @@ impl Removals {
             let (world, function, instance) = (world.clone(), function.clone(), instance.clone());
             tokio::spawn(async move {
                 if let Some(endpoint) = calls {
-                    endpoint.drained(world.settings.longest_call).await;
+                    endpoint.drained(world.settings.call_timeout).await;
                 }
                 let removed = world.remove(&instance, grace).await;
                 if let Err(error) = &removed {

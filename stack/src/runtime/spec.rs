@@ -4,6 +4,7 @@
 //! otherwise: low ports and ping by two sysctls of its own network namespace.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -55,13 +56,14 @@ pub struct Paths {
     pub cgroup: Option<String>,
 }
 
-/// Writes the specification.
+/// Writes the specification. `time` is the longest that a call may take.
 pub fn specification(
     document: &Document,
     process: &Process,
     identity: &Identity,
     limits: Limits,
     paths: &Paths,
+    time: Duration,
 ) -> Value {
     let cwd = if process.working_dir.is_empty() { "/" } else { &process.working_dir };
     let files = most_files();
@@ -71,7 +73,7 @@ pub fn specification(
         "process": {
             "user": {"uid": identity.uid, "gid": identity.gid, "additionalGids": identity.groups},
             "args": args,
-            "env": environment(document, process),
+            "env": environment(document, process, time),
             "cwd": cwd,
             "capabilities": {"bounding": [], "effective": [], "permitted": []},
             "noNewPrivileges": true,
@@ -95,13 +97,21 @@ fn most_files() -> u64 {
     own.map_or(SOFT_FILES, |(_, hard)| hard.min(MOST_FILES))
 }
 
-/// The image's variables, then the request's, which win; `fprocess` is one of them.
-fn environment(document: &Document, process: &Process) -> Vec<String> {
+/// The watchdog's time limits: as long as the gateway waits, and no longer.
+const TIMEOUTS: [&str; 3] = ["read_timeout", "write_timeout", "exec_timeout"];
+
+/// The machine's variables, the image's, then the request's, which win; `fprocess` is one of them.
+fn environment(document: &Document, process: &Process, time: Duration) -> Vec<String> {
+    // In Go's notation, which all watchdogs read.
+    let time = format!("{}ms", time.as_millis());
     let mut variables: Vec<(&str, &str)> = Vec::new();
     let mut set = |name, value| match variables.iter_mut().find(|(known, _)| *known == name) {
         Some(variable) => variable.1 = value,
         None => variables.push((name, value)),
     };
+    for name in TIMEOUTS {
+        set(name, &time);
+    }
     let image = [PATH].into_iter().chain(process.env.iter().map(String::as_str));
     for (name, value) in image.filter_map(|variable| variable.split_once('=')) {
         set(name, value);
@@ -185,6 +195,8 @@ mod tests {
     use super::*;
     use crate::key::Key;
 
+    const TIME: Duration = Duration::from_secs(60);
+
     fn paths() -> Paths {
         Paths {
             netns: "/run/netns/a".into(),
@@ -202,9 +214,15 @@ mod tests {
         document.environment = [("mode".into(), "http".into()), ("A".into(), "b=c".into())].into();
         let image =
             Process { env: vec!["mode=streaming".into(), "fprocess=env".into()], ..Process::default() };
-        assert_eq!(environment(&document, &image), [PATH, "mode=http", "fprocess=cat", "A=b=c"]);
-        document.environment.insert("fprocess".into(), "wc".into());
-        assert!(environment(&document, &image).contains(&"fprocess=wc".to_owned()));
+        let variables = |document: &Document| environment(document, &image, Duration::from_secs(90));
+        let times = ["read_timeout=90000ms", "write_timeout=90000ms", "exec_timeout=90000ms"];
+        let others = [PATH, "mode=http", "fprocess=cat", "A=b=c"];
+        assert_eq!(variables(&document), [&times[..], &others].concat());
+        for own in ["fprocess=wc", "exec_timeout=5s"] {
+            let (name, value) = own.split_once('=').unwrap();
+            document.environment.insert(name.into(), value.into());
+            assert!(variables(&document).contains(&own.to_owned()), "{own}");
+        }
     }
 
     #[test]
@@ -212,7 +230,8 @@ mod tests {
         let mut document = Document::new(&Key::new("f", "").unwrap(), "f");
         document.read_only_root_filesystem = true;
         let limits = Limits { memory: Some(1 << 20), quota: Some(5000) };
-        let spec = specification(&document, &Process::default(), &Identity::default(), limits, &paths());
+        let spec =
+            specification(&document, &Process::default(), &Identity::default(), limits, &paths(), TIME);
         assert_eq!(spec["process"]["noNewPrivileges"], true);
         assert_eq!(spec["process"]["oomScoreAdj"], 500);
         assert_eq!(spec["process"]["capabilities"]["bounding"], json!([]));
@@ -225,7 +244,7 @@ mod tests {
             assert!(text.contains(part), "{part}");
         }
         let bare = Paths { cgroup: None, ..paths() };
-        let spec = specification(&document, &Process::default(), &Identity::default(), limits, &bare);
+        let spec = specification(&document, &Process::default(), &Identity::default(), limits, &bare, TIME);
         assert!(!spec.to_string().contains("cgroup"));
         assert!(spec["linux"].get("resources").is_none());
     }

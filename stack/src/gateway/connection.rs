@@ -1,0 +1,221 @@
+//! One connection: the HTTP that its client speaks, the time of its calls, and its end.
+//!
+//! In HTTP/1.1 a connection carries one call at a time, and a call whose time is over takes the connection along. In
+//! HTTP/2 it carries many, and one that is over ends alone.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper::{StatusCode, Version};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::Gateway;
+use super::clock::Clock;
+use super::reply::{proxy_error, text};
+
+/// Largest head of a request, and the most that is held of a body, for each connection of HTTP/1.1.
+const LARGEST_HEAD_BYTES: u32 = 64 << 10;
+
+/// A client that opened a connection has this long for its request's head, and may keep one so long without a call.
+const HEAD_PATIENCE: Duration = Duration::from_secs(60);
+
+/// HTTP/2: calls of one connection at a time.
+const STREAMS: u32 = 64;
+/// What is held of the bodies that come in: of one, and of all of a connection.
+const STREAM_WINDOW_BYTES: u32 = 128 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
+/// What is held of each body that goes out.
+const SENDING_BYTES: usize = 32 << 10;
+/// Calls that were taken back before they were begun, and those that we ended because the client broke the rules: more
+/// of them at a time, and the connection ends (CVE-2023-44487).
+const RESETS: usize = 20;
+const BROKEN_RULES: usize = 256;
+/// A client that is gone without a word is asked so often whether it is there, and given so long to say so.
+const PING: Duration = Duration::from_secs(30);
+const PONG: Duration = Duration::from_secs(20);
+
+tokio::task_local! {
+    /// What the task is that answers a request: its connection's in HTTP/1.1, its own in HTTP/2.
+    static TASK: Task;
+}
+
+#[derive(Clone, Default)]
+struct Task {
+    clock: Clock,
+    /// There was no place for it.
+    crowded: bool,
+}
+
+/// What a connection may do, and by what it is ended.
+#[derive(Clone)]
+pub struct Terms {
+    /// Who answers.
+    pub gateway: Arc<Gateway>,
+    /// Places for the calls of all connections of HTTP/2.
+    pub streams: Arc<Semaphore>,
+    /// Cancelled when the gateway stops: the calls inside are answered, then the connection is closed.
+    pub ending: CancellationToken,
+    /// Nothing is served, but the word that TLS is; with its port.
+    pub only_tls: Option<u16>,
+}
+
+/// Serves a connection to its end.
+pub async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    client: SocketAddr,
+    terms: Terms,
+) {
+    let Terms { gateway, streams, ending, only_tls } = terms;
+    let traffic = Traffic::default();
+    let (counted, watched) = (traffic.clone(), traffic.clone());
+    let service = service_fn(move |request| {
+        if request.version() < Version::HTTP_2 {
+            // Its own timer looks after it from now on.
+            counted.leave_alone();
+        }
+        let gateway = gateway.clone();
+        async move {
+            let task = TASK.with(Clone::clone);
+            Ok::<_, Infallible>(match only_tls {
+                Some(port) => {
+                    let words = format!("plain HTTP is for this machine alone: use https, port {port}\n");
+                    text(StatusCode::FORBIDDEN, words)
+                }
+                None if task.crowded => {
+                    proxy_error(StatusCode::SERVICE_UNAVAILABLE, "too many calls at a time")
+                }
+                None => gateway.timed(request, client, &task.clock).await,
+            })
+        }
+    });
+    let mut builder = auto::Builder::new(Streams { traffic, places: streams });
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .max_buf_size(LARGEST_HEAD_BYTES as usize);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(LARGEST_HEAD_BYTES)
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SENDING_BYTES)
+        .max_pending_accept_reset_streams(RESETS)
+        .max_local_error_reset_streams(BROKEN_RULES)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PONG);
+    let task = Task::default();
+    let mut time = task.clock.watch();
+    TASK.scope(task, async move {
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let quiet = watched.quiet();
+        tokio::pin!(connection, quiet);
+        let (mut told, mut warned) = (false, false);
+        let served = loop {
+            tokio::select! {
+                served = connection.as_mut() => break served,
+                () = ending.cancelled(), if !told => {
+                    connection.as_mut().graceful_shutdown();
+                    told = true;
+                }
+                // The client stopped reading, or the other side never ends: nothing else would end it.
+                () = time.over() => {
+                    tracing::debug!("connection of {client}: its call's time is over");
+                    return;
+                }
+                // First with a word, so that no call is lost that is on its way; then without.
+                () = quiet.as_mut() => {
+                    tracing::debug!("connection of {client}: no call in {} s", HEAD_PATIENCE.as_secs());
+                    if warned {
+                        return;
+                    }
+                    connection.as_mut().graceful_shutdown();
+                    quiet.set(watched.quiet());
+                    warned = true;
+                }
+            }
+        };
+        if let Err(error) = served {
+            tracing::debug!("connection of {client}: {error}");
+        }
+    })
+    .await;
+}
+
+/// Runs the calls of a connection of HTTP/2, each as a task with a clock of its own.
+#[derive(Clone)]
+struct Streams {
+    traffic: Traffic,
+    places: Arc<Semaphore>,
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let place = self.places.clone().try_acquire_owned().ok();
+        let task = Task { clock: Clock::default(), crowded: place.is_none() };
+        let (mut time, moving) = (task.clock.watch(), self.traffic.enter());
+        tokio::spawn(TASK.scope(task, async move {
+            let _held = (place, moving);
+            tokio::select! {
+                () = stream => {}
+                // Dropped, it is reset.
+                () = time.over() => tracing::debug!("a call's time is over"),
+            }
+        }));
+    }
+}
+
+/// Whether a connection carries something.
+#[derive(Clone, Default)]
+struct Traffic(Arc<watch::Sender<usize>>);
+
+/// One thing that it carries; dropped when that ends.
+struct Moving(Traffic);
+
+impl Traffic {
+    fn enter(&self) -> Moving {
+        self.leave_alone();
+        Moving(self.clone())
+    }
+
+    fn leave_alone(&self) {
+        self.0.send_modify(|count| *count += 1);
+    }
+
+    /// Returns when it has carried nothing for too long.
+    fn quiet(&self) -> impl Future<Output = ()> + use<> {
+        let mut count = self.0.subscribe();
+        async move {
+            loop {
+                let idle = *count.borrow_and_update() == 0;
+                let changed = async {
+                    if count.changed().await.is_err() {
+                        // The service is gone, and the connection soon.
+                        std::future::pending::<()>().await;
+                    }
+                };
+                tokio::select! {
+                    () = tokio::time::sleep(HEAD_PATIENCE), if idle => return,
+                    () = changed => {}
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Moving {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|count| *count -= 1);
+    }
+}
