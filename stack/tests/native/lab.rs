@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -28,6 +30,10 @@ pub struct Lab {
     address: SocketAddr,
     /// More of the gateway's command line.
     pub arguments: Vec<String>,
+    /// Where the gateway tells how it goes (sd_notify(3)).
+    pub notify: Option<PathBuf>,
+    /// A socket that the gateway is handed, with its name (sd_listen_fds(3)).
+    pub handed: Option<(&'static str, OwnedFd)>,
 }
 
 impl Lab {
@@ -93,6 +99,8 @@ impl Lab {
             gateway: None,
             address: "127.0.0.1:8080".parse().unwrap(),
             arguments: Vec::new(),
+            notify: None,
+            handed: None,
         }
     }
 
@@ -113,7 +121,28 @@ impl Lab {
     }
 
     pub fn start_gateway(&mut self) {
-        let mut command = self.command(Path::new(env!("CARGO_BIN_EXE_stack")), "gateway.log");
+        let program = Path::new(env!("CARGO_BIN_EXE_stack"));
+        let mut command = match &self.handed {
+            None => self.command(program, "gateway.log"),
+            Some((name, socket)) => {
+                // Its own number, which the protocol asks for, is known only when it is there.
+                let mut command = self.command(Path::new("/bin/sh"), "gateway.log");
+                let line = "LISTEN_PID=$$ exec \"$0\" \"$@\"";
+                command.args(["-c", line]).arg(program).env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", name);
+                let number = socket.as_raw_fd();
+                // SAFETY: one system call.
+                unsafe {
+                    command.pre_exec(move || match nix::libc::dup2(number, 3) {
+                        3 => Ok(()),
+                        _ => Err(std::io::Error::last_os_error()),
+                    });
+                }
+                command
+            }
+        };
+        if let Some(path) = &self.notify {
+            command.env("NOTIFY_SOCKET", path);
+        }
         command.args(["--log", "info,stack=debug,hyper=warn,h2=warn,netlink_proto=warn", "gateway"]);
         for (flag, name) in [
             ("--config", "bothy.toml"),

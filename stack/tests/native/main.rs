@@ -4,9 +4,11 @@
 mod client;
 mod cycles;
 mod faults;
+mod invocation;
 mod lab;
 mod layout;
 mod leftover;
+mod line;
 mod metadata;
 mod namespaces;
 mod provider;
@@ -15,7 +17,9 @@ mod pulling;
 mod registry;
 mod scaling;
 mod secrets;
+mod stand_in;
 mod tenants;
+mod tls;
 mod tokens;
 mod wire;
 
