@@ -120,7 +120,7 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
         }
         notify("STOPPING=1");
     };
-    let server = Server::new(gateway);
+    let (server, known) = (Server::new(gateway.clone()), gateway.functions.clone());
     let functions = options.subnet;
     let only = secure
         .as_ref()
@@ -128,7 +128,7 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
         .map(|tls| Neighbours { functions, tls_port: tls.listen.port() });
     tokio::spawn(server.clone().open(Door { listener, tls: None, only }));
     match secure {
-        Some(secure) => open_tls(&server, secure, handed.remove(tls::SOCKET))?,
+        Some(secure) => open_tls(&server, secure, handed.remove(tls::SOCKET), known)?,
         None => tls::forget(),
     }
     stop.await;
@@ -137,9 +137,15 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
 }
 
 /// Opens the TLS port as soon as its address can be had.
-fn open_tls(server: &Server, secure: provisioning::Tls, handed: Option<OwnedFd>) -> Result<()> {
+fn open_tls(
+    server: &Server,
+    secure: provisioning::Tls,
+    handed: Option<OwnedFd>,
+    functions: Arc<Functions>,
+) -> Result<()> {
     let provisioning::Tls { certificate, key, listen, .. } = secure;
-    let acceptor = tls::start(tls::Files { certificate, key })?;
+    let tell = move |wrong| functions.notice("TLS", wrong);
+    let acceptor = tls::start(tls::Files { certificate, key }, tell)?;
     let (port, server) = (tls::Port::new(listen, handed), server.clone());
     tokio::spawn(async move {
         let listener = port.open().await;

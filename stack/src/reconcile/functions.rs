@@ -52,6 +52,11 @@ impl Functions {
         functions
     }
 
+    /// Lets people know what is wrong with a part of the gateway, or that nothing is.
+    pub fn notice(&self, part: &'static str, wrong: Option<String>) {
+        self.notices.set_part(part, wrong);
+    }
+
     /// A function that exists, or is about to.
     pub fn get(&self, key: &Key) -> Option<Arc<Function>> {
         self.map.read().unwrap_or_else(PoisonError::into_inner).get(&key.to_string()).cloned()

@@ -24,6 +24,8 @@ struct All {
     happened: BTreeMap<String, (u32, String)>,
     /// What is missing for its next start, however well it is now.
     missing: BTreeMap<String, String>,
+    /// What is wrong with a part of the gateway.
+    parts: BTreeMap<&'static str, String>,
 }
 
 impl Notices {
@@ -52,6 +54,19 @@ impl Notices {
             }
             changed
         })
+    }
+
+    /// Notes what is wrong with a part of the gateway, or that nothing is.
+    pub fn set_part(&self, part: &'static str, wrong: Option<String>) {
+        let wrong = wrong.map(|text| one_line(&text));
+        self.change(|all| {
+            let changed = all.parts.get(part) != wrong.as_ref();
+            match wrong {
+                Some(text) => drop(all.parts.insert(part, text)),
+                None => drop(all.parts.remove(part)),
+            }
+            changed
+        });
     }
 
     /// Whether there is one of a function's end or failure.
@@ -86,7 +101,8 @@ fn tell(all: &All) -> String {
         many => format!("function {key}: {reason}, {many} times"),
     });
     let missing = all.missing.iter().map(|(key, reason)| format!("function {key}: {reason}"));
-    let mut told: Vec<_> = happened.chain(missing).take(NAMED).collect();
+    let parts = all.parts.iter().map(|(part, wrong)| format!("{part}: {wrong}"));
+    let mut told: Vec<_> = parts.chain(happened.chain(missing).take(NAMED)).collect();
     let number = all.happened.len() + all.missing.len();
     if number > NAMED {
         told.push(format!("{} more of functions", number - NAMED));
@@ -113,6 +129,17 @@ mod tests {
         assert!(told.len() < 4000 && told.ends_with("; 93 more of functions"), "{}", told.len());
         notices.clear(&key("f"));
         assert!(!notices.has(&key("f")) && notices.has(&key("f1")));
+    }
+
+    #[test]
+    fn parts_of_the_gateway_come_first() {
+        let notices = Notices::default();
+        notices.set(&Key::new("f", "").unwrap(), "ended");
+        notices.set_part("TLS", Some("no certificate; no key".into()));
+        let tell = || tell(&notices.0.lock().unwrap());
+        assert_eq!(tell(), "TLS: no certificate, no key; function f.openfaas-fn: ended");
+        notices.set_part("TLS", None);
+        assert_eq!(tell(), "function f.openfaas-fn: ended");
     }
 
     #[test]

@@ -346,7 +346,7 @@ fn strangers_of_http2_break_nothing() {
         assert_eq!(goaway, Some(11), "the flood was not ended");
         assert!(calls < 1000, "{calls}");
 
-        // More calls on a connection than it may have, and a head that is too large.
+        // A head that is too large; then the gateway is as it was.
         let mut line = Line::plain(plain(), 2).await;
         let large = "x".repeat(80 << 10);
         let refused = line.send(Method::GET, "/function/f/", &[("x-large", &large)], empty()).await;
@@ -355,4 +355,30 @@ fn strangers_of_http2_break_nothing() {
         assert_eq!(line.get("/function/f/").await.unwrap().0, 200);
         assert_eq!(Line::plain(plain(), 1).await.get("/function/f/").await.unwrap().0, 200);
     });
+}
+
+mod long {
+    use super::*;
+
+    #[test]
+    fn silent_clients_are_let_go() {
+        inside("invocation::long::silent_clients_are_let_go", async |mut lab| {
+            let _stage = start(&mut lab).await;
+            let beginnings: [&[u8]; 5] = [
+                b"",
+                b"PRI * HTTP/2.0\r\n",
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+                b"GET / HT",
+                b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\nGET",
+            ];
+            let clients = beginnings.map(|beginning| async move {
+                let mut socket = TcpStream::connect(PLAIN).await.unwrap();
+                socket.write_all(beginning).await.unwrap();
+                let mut said = Vec::new();
+                let end = tokio::time::timeout(Duration::from_secs(200), socket.read_to_end(&mut said)).await;
+                assert!(end.is_ok(), "{} keeps its connection", beginning.escape_ascii());
+            });
+            futures_util::future::join_all(clients).await;
+        });
+    }
 }

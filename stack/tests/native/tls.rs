@@ -78,15 +78,20 @@ fn certificates_come_and_go_and_connections_stay() {
     inside("tls::certificates_come_and_go_and_connections_stay", async |mut lab| {
         let [first, second] = authorities(&lab);
         configure(&lab, "");
+        let path = lab.folder.join("notify");
+        let supervisor = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        lab.notify = Some(path);
         let stage = start(&mut lab).await;
         // Nothing is there: nothing is served, and everything else is.
         until_said(&lab, "no TLS connection can be made until this is put right: read ").await;
+        heard(&supervisor, "X_NOTICE=TLS: no TLS connection can be made").await;
         assert!(!signed_by(&first).await);
         assert_eq!(Line::plain(PLAIN.parse().unwrap(), 1).await.get("/function/f/").await.unwrap().0, 200);
         for file in ["server.pem", "server.key"] {
             put(&lab, &first, file);
         }
         until_signed_by(&first).await;
+        heard(&supervisor, "X_NOTICE=").await;
         until_said(&lab, "may read the private key").await;
 
         let mut lines = Vec::new();
@@ -131,6 +136,7 @@ fn certificates_come_and_go_and_connections_stay() {
         super::tokens::run("openssl", &command.split_whitespace().collect::<Vec<_>>(), &first);
         put(&lab, &first, "server.pem");
         until_said(&lab, " days more").await;
+        heard(&supervisor, "X_NOTICE=TLS: the certificate in ").await;
         for line in &mut lines {
             assert_eq!(line.get("/function/f/").await.unwrap().0, 200);
         }
@@ -176,6 +182,11 @@ fn plain_http_for_the_machine_alone() {
 
 /// The descriptor that comes with a message that has those words.
 async fn stored(socket: &std::os::unix::net::UnixDatagram, words: &str) -> OwnedFd {
+    heard(socket, words).await.expect("nothing came along")
+}
+
+/// Waits for a message that begins with those words; gives the descriptor that came along.
+async fn heard(socket: &std::os::unix::net::UnixDatagram, words: &str) -> Option<OwnedFd> {
     let begun = Instant::now();
     loop {
         let mut bytes = vec![0; 4096];
@@ -193,10 +204,12 @@ async fn stored(socket: &std::os::unix::net::UnixDatagram, words: &str) -> Owned
                 _ => None,
             });
             let count = message.bytes;
-            if String::from_utf8_lossy(&bytes[..count]).contains(words) {
-                // SAFETY: it was just given to us.
-                return unsafe { OwnedFd::from_raw_fd(rights.expect("nothing came along")) };
+            // SAFETY: it was just given to us.
+            let rights = rights.map(|number| unsafe { OwnedFd::from_raw_fd(number) });
+            if String::from_utf8_lossy(&bytes[..count]).starts_with(words) {
+                return rights;
             }
+            continue;
         }
         assert!(begun.elapsed() < PATIENCE, "nobody says {words}");
         tokio::time::sleep(Duration::from_millis(10)).await;

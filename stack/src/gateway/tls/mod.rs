@@ -25,6 +25,10 @@ use validity::Validity;
 /// replaces both files needs a moment.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// Files that are not good are read again so often, whether they have changed or not: what was wrong may have been the
+/// disk.
+const RETRY: Duration = Duration::from_secs(60);
+
 /// From then on the journal says that the certificate ends, once a day.
 const SOON_SECONDS: u64 = 30 * 24 * 3600;
 const AGAIN: Duration = Duration::from_secs(24 * 3600);
@@ -54,8 +58,9 @@ pub fn settings(options: &Options, configured: Option<provisioning::Tls>) -> Opt
     Some(provisioning::Tls { listen, only: tls.only || options.tls_only, ..tls })
 }
 
-/// Begins to look after the files. What is given makes connections of TLS, with the certificate of the moment.
-pub fn start(files: Files) -> Result<TlsAcceptor> {
+/// Begins to look after the files. What is given makes connections of TLS, with the certificate of the moment; `tell` hears
+/// what a person should know of it, and nothing when all is well again.
+pub fn start(files: Files, tell: impl Fn(Option<String>) + Send + 'static) -> Result<TlsAcceptor> {
     let current = Arc::new(Current::default());
     let invalid = |error: rustls::Error| Error::Invalid { what: "TLS".into(), reason: error.to_string() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -65,11 +70,11 @@ pub fn start(files: Files) -> Result<TlsAcceptor> {
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let hangup = signal(SignalKind::hangup());
     let hangup = hangup.map_err(|e| Error::Invalid { what: "SIGHUP".into(), reason: e.to_string() })?;
-    let mut keeper = Keeper { files, current, validity: None, said: None };
+    let mut keeper = Keeper { files, current, validity: None, problem: None, said: None };
     // So that the first connection finds it.
-    let mut read = keeper.marks();
+    let read = keeper.marks();
     keeper.read();
-    tokio::spawn(async move { keeper.follow(&mut read, hangup).await });
+    tokio::spawn(async move { keeper.follow(read, hangup, tell).await });
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
@@ -81,29 +86,33 @@ struct Keeper {
     current: Arc<Current>,
     /// Of the certificate that is used.
     validity: Option<Validity>,
+    /// Why the files of now are not used.
+    problem: Option<String>,
     /// When it was last said that it ends soon.
     said: Option<Instant>,
 }
 
 impl Keeper {
-    async fn follow(&mut self, read: &mut Marks, mut hangup: Signal) {
-        let mut seen = *read;
+    async fn follow(&mut self, mut read: Marks, mut hangup: Signal, tell: impl Fn(Option<String>)) {
+        let (mut seen, mut last) = (read, Instant::now());
         loop {
-            self.warn(now_seconds());
+            let doubt = self.warn(now_seconds());
+            tell(self.problem.clone().or(doubt));
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {
                     let now = self.marks();
                     let settled = now == seen;
                     seen = now;
-                    if !settled || now == *read {
+                    let again = self.problem.is_some() && last.elapsed() >= RETRY;
+                    if !settled || now == read && !again {
                         continue;
                     }
                 }
                 _ = hangup.recv() => {}
             }
             // Before: what is written while it is read is read again.
-            *read = self.marks();
-            seen = *read;
+            read = self.marks();
+            (seen, last) = (read, Instant::now());
             self.read();
         }
     }
@@ -112,7 +121,7 @@ impl Keeper {
         [Mark::of(&self.files.certificate), Mark::of(&self.files.key)]
     }
 
-    /// Reads the files. A pair that is not good changes nothing; it is read again when a file of it has changed.
+    /// Reads the files. A pair that is not good changes nothing, and is told once.
     fn read(&mut self) {
         let Files { certificate, key } = &self.files;
         match Pair::read(certificate, key) {
@@ -120,13 +129,19 @@ impl Keeper {
                 let (path, until) = (certificate.display(), rfc3339(pair.validity.until));
                 tracing::info!("TLS uses the certificate in {path}, which is valid until {until}");
                 self.current.replace(pair.key);
-                (self.validity, self.said) = (Some(pair.validity), None);
-            }
-            Err(error) if self.validity.is_some() => {
-                tracing::warn!("the new certificate is not used, the old one stays: {error}");
+                (self.validity, self.problem, self.said) = (Some(pair.validity), None, None);
             }
             Err(error) => {
-                tracing::error!("no TLS connection can be made until this is put right: {error}");
+                let problem = if self.validity.is_some() {
+                    format!("the new certificate is not used, the old one stays: {error}")
+                } else {
+                    format!("no TLS connection can be made until this is put right: {error}")
+                };
+                if self.problem.as_ref() == Some(&problem) {
+                    return;
+                }
+                tracing::error!("{problem}");
+                self.problem = Some(problem);
             }
         }
         if is_public(key) {
@@ -135,14 +150,15 @@ impl Keeper {
         }
     }
 
-    /// Says when the certificate ends soon, or does not count.
-    fn warn(&mut self, now: u64) {
-        let Some(words) = self.validity.and_then(|validity| doubt(validity, now)) else { return };
-        if self.said.is_some_and(|said| said.elapsed() < AGAIN) {
-            return;
+    /// Says when the certificate ends soon, or does not count; and gives it.
+    fn warn(&mut self, now: u64) -> Option<String> {
+        let words = self.validity.and_then(|validity| doubt(validity, now))?;
+        let words = format!("the certificate in {} {words}", self.files.certificate.display());
+        if self.said.is_none_or(|said| said.elapsed() >= AGAIN) {
+            self.said = Some(Instant::now());
+            tracing::warn!("{words}");
         }
-        self.said = Some(Instant::now());
-        tracing::warn!("the certificate in {} {words}", self.files.certificate.display());
+        Some(words)
     }
 }
 
