@@ -138,6 +138,10 @@ impl Actor {
                 // What is there of it all the same must not be taken for one that can be used.
                 let _ = self.removals.begin(&self.world, &self.function, left.iter(), Duration::ZERO);
                 match (purpose, document) {
+                    // Another one is started at once.
+                    (_, Some(_)) if start.was_at_hand => {
+                        tracing::warn!("{}: what was at hand is of no use: {error}", self.function.key);
+                    }
                     (Purpose::Rest(_), Some(_)) => self.fail_to_rest(&error),
                     (_, Some(document)) if document.replicas > 0 => self.fail(&error),
                     _ => {}

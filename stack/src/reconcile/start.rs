@@ -55,6 +55,8 @@ pub struct Start {
     pub digest: String,
     /// What for.
     pub purpose: Purpose,
+    /// Whether it was prepared before it was wanted.
+    pub was_at_hand: bool,
     /// Dropped when nobody wants it any more.
     wanted: Option<oneshot::Sender<()>>,
 }
@@ -73,6 +75,7 @@ impl Start {
         let way = Way { world: world.clone(), function: function.clone(), document: document.clone() };
         let (digest, opens) = (document.digest(), matches!(purpose, Purpose::Serve));
         let rests = matches!(purpose, Purpose::Rest(_));
+        let was_at_hand = matches!(source, Source::Prepared(_));
         tokio::spawn(async move {
             let outcome = way.go(replica, source, rests, unwanted).await;
             if let (Outcome::Up(_, endpoint), true) = (&outcome, opens) {
@@ -81,7 +84,7 @@ impl Start {
             }
             let _ = way.function.mailbox.send(Command::Started { replica, outcome });
         });
-        Self { digest, purpose, wanted: Some(wanted) }
+        Self { digest, purpose, was_at_hand, wanted: Some(wanted) }
     }
 
     /// Nobody wants it any more: it need not become ready.

@@ -153,8 +153,12 @@ fn plain_http_for_the_machine_alone() {
         configure(&lab, "tls_only = true\n");
         start(&mut lab).await;
         // Two addresses of this machine; a stranger is whoever calls from one to the other.
-        super::tokens::run("ip", &["address", "add", "192.0.2.1/32", "dev", "lo"], &lab.folder);
-        super::tokens::run("ip", &["address", "add", "192.0.2.2/32", "dev", "lo"], &lab.folder);
+        let (connection, handle, _) = rtnetlink::new_connection().unwrap();
+        tokio::spawn(connection);
+        for last in [1, 2] {
+            let address = std::net::Ipv4Addr::new(192, 0, 2, last).into();
+            handle.address().add(1, address, 32).execute().await.unwrap();
+        }
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("192.0.2.2:0".parse().unwrap()).unwrap();
         let stream = socket.connect("192.0.2.1:8080".parse().unwrap()).await.unwrap();
