@@ -9,6 +9,7 @@ mod console;
 mod faults;
 mod first_boot;
 mod fork_bomb;
+mod frozen;
 mod function_ends;
 mod memory;
 mod network;

@@ -299,10 +299,12 @@ impl Lab {
         // Those of broken pulls go a moment later, and that of the collection of garbage after them.
         let end = Instant::now() + Duration::from_secs(30);
         let leases = async || containerd.leases("openfaas-fn").await.unwrap();
-        while !leases().await.is_empty() && Instant::now() < end {
+        let mut left = leases().await;
+        while !left.is_empty() && Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(50)).await;
+            left = leases().await;
         }
-        found.extend(leases().await.into_iter().map(|lease| format!("lease {lease}")));
+        found.extend(left.into_iter().map(|lease| format!("lease {lease}")));
         found
     }
 }
