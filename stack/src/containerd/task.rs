@@ -11,7 +11,7 @@ use containerd_client::types::Mount;
 use containerd_client::types::v1::Status;
 use tonic::transport::Channel;
 
-use super::client::{Containerd, call, request};
+use super::client::{Containerd, call, request, within};
 use crate::error::{Error, Result, absent_is_fine};
 
 const SIGTERM: u32 = 15;
@@ -19,6 +19,9 @@ const SIGKILL: u32 = 9;
 
 /// How long a killed process may take to be gone: the kernel has to free its memory.
 const KILL_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a shim may take to pass a signal on.
+const SIGNAL: Duration = Duration::from_secs(10);
 
 /// What a container's process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +127,7 @@ impl Containerd {
         };
         let mut client = self.tasks();
         let answer = client.kill(request(namespace, None, kill));
-        absent_is_fine(call(format!("kill task {id}"), answer).await.map(drop))
+        absent_is_fine(within(SIGNAL, format!("kill task {id}"), answer).await.map(drop))
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use containerd_client::services::v1::Container;
 use containerd_client::types::Mount;
 
-use super::{World, group, surroundings};
+use super::{World, group, pause, shim, surroundings};
 use crate::containerd::{
     Image, LABEL_ADDRESS, LABEL_DIGEST, LABEL_FUNCTION, LABEL_REPLICA, NewContainer, Task,
 };
@@ -22,6 +22,9 @@ pub const PORT: u16 = 8080;
 
 /// The most that a function may ask for as its `grace_period`: the call that ended it waits.
 const LONGEST_GRACE: Duration = Duration::from_secs(600);
+
+/// How often a shim that does not answer is killed before its removal is put off.
+const SHIMS_KILLED: u32 = 3;
 
 /// Folders of containerd's shim (runtime v2) and of what it calls, below containerd's own: NAMESPACE/ID.
 const BUNDLES: &str = "io.containerd.runtime.v2.task";
@@ -234,7 +237,7 @@ impl World {
         {
             tracing::warn!("thawing {} to end it: {error}", instance.name());
         }
-        self.containerd.stop_task(namespace, &instance.id, grace).await?;
+        self.stop(instance, grace).await?;
         self.strip(instance).await?;
         // Last, and only then, because it holds the labels that lead to the rest.
         self.containerd.delete_container(namespace, &instance.id).await?;
@@ -244,6 +247,27 @@ impl World {
         }
         self.removed.notify_one();
         Ok(())
+    }
+
+    /// Ends its process. A shim that does not answer, where containerd itself does, is killed: nobody could ever get rid of
+    /// its function otherwise.
+    async fn stop(&self, instance: &Instance, grace: Duration) -> Result<()> {
+        let (namespace, id) = (instance.key.namespace.as_str(), instance.id.as_str());
+        let mut stopped = self.containerd.stop_task(namespace, id, grace).await;
+        for attempt in 0..SHIMS_KILLED {
+            match &stopped {
+                Err(Error::ContainerdSilent { .. }) if self.containerd.namespaces().await.is_ok() => {}
+                // What containerd says while it clears away after one.
+                Err(_) if attempt > 0 => {}
+                _ => break,
+            }
+            if shim::end(namespace, id) {
+                tracing::warn!("{}: its shim does not answer, and was killed", instance.name());
+            }
+            tokio::time::sleep(pause(6)).await;
+            stopped = self.containerd.stop_task(namespace, id, Duration::ZERO).await;
+        }
+        stopped
     }
 
     /// Removes what an instance has beside containerd's record. A step that fails does not keep the others from being

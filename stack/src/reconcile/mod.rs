@@ -35,6 +35,7 @@ mod rest;
 mod scale;
 mod secrets;
 mod serving;
+mod shim;
 mod start;
 mod supply;
 mod surroundings;

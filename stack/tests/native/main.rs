@@ -18,6 +18,7 @@ mod registry;
 mod scaling;
 mod secrets;
 mod stand_in;
+mod states;
 mod tenants;
 mod tls;
 mod tokens;
