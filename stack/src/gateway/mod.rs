@@ -6,10 +6,12 @@ mod claims;
 mod clock;
 mod connection;
 mod headers;
+mod logs;
 mod machine;
 mod namespaces;
 mod options;
 mod proxy;
+mod query;
 mod reply;
 mod router;
 mod secrets;
@@ -29,6 +31,7 @@ use std::time::Duration;
 use provisioning::{Config, Provider, Registries};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 pub use options::Options;
 
@@ -66,6 +69,9 @@ pub struct Gateway {
     changing_namespaces: Arc<tokio::sync::Mutex<()>>,
     /// The supervisor's socket.
     control: PathBuf,
+    logs: logs::Logs,
+    /// Cancelled when no more connections are taken: what would go on for ever ends.
+    ending: CancellationToken,
 }
 
 /// Serves until SIGTERM or SIGINT, then until the calls inside have ended. Of what it was `handed` it listens on the
@@ -90,6 +96,8 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
     let world = Arc::new(world(&options, store, registries, timeout)?);
     let functions = Functions::start(world.clone(), documents);
     let proxy = proxy::Proxy::new(timeout);
+    let ending = CancellationToken::new();
+    let (journalctl, journal) = (options.journalctl.clone(), options.journal_dir.clone());
     let gateway = Arc::new(Gateway {
         world: world.clone(),
         functions: functions.clone(),
@@ -99,6 +107,8 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
         claims: Arc::default(),
         changing_namespaces: Arc::default(),
         control: options.control.clone(),
+        logs: logs::Logs::new(journalctl, journal, ending.clone()),
+        ending,
     });
     tracing::info!("listening on {}", options.listen);
     tokio::spawn(async move {

@@ -16,6 +16,12 @@ pub struct Options {
     /// Address and port to listen on, unless a socket is handed over (LISTEN_FDS, LISTEN_FDNAMES=http)
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
+    /// The program that reads the journal, for GET /system/logs
+    #[arg(long, value_name = "PROGRAM", default_value = "/usr/bin/journalctl")]
+    pub journalctl: PathBuf,
+    /// Folder of a journal to read instead of the machine's own
+    #[arg(long, value_name = "FOLDER")]
+    pub journal_dir: Option<PathBuf>,
     /// Configuration whose functions are applied when their entries change
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

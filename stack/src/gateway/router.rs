@@ -40,6 +40,8 @@ pub enum Route<'a> {
     Namespace(Act, &'a str),
     /// Any act on /system/secrets
     Secrets(Act),
+    /// GET /system/logs
+    Logs,
     /// POST /system/alert
     Alert,
     /// POST /system/machine
@@ -89,6 +91,7 @@ pub fn route<'a>(method: &Method, path: &'a str) -> Route<'a> {
         "/" => only(Method::GET, Route::Root),
         "/healthz" => only(Method::GET, Route::Health),
         "/system/info" => only(Method::GET, Route::Info),
+        "/system/logs" => only(Method::GET, Route::Logs),
         "/system/machine" => only(Method::POST, Route::Machine),
         "/system/namespaces" => only(Method::GET, Route::Namespaces),
         "/system/secrets" => act(method).map_or_else(refused, Route::Secrets),
@@ -221,6 +224,8 @@ mod tests {
             (Method::DELETE, "/system/secrets", Route::Secrets(Act::Remove)),
             (Method::PATCH, "/system/secrets", not_allowed()),
             (Method::GET, "/system/secrets/a", not_found()),
+            (Method::GET, "/system/logs", Route::Logs),
+            (Method::POST, "/system/logs", not_allowed()),
             (Method::POST, "/system/alert", Route::Alert),
             (Method::GET, "/system/alert", not_allowed()),
             (Method::GET, "/system/telemetry", not_found()),
@@ -247,6 +252,7 @@ mod tests {
     fn guarded() {
         for (path, wanted) in [
             ("/system/functions", true),
+            ("/system/logs", true),
             ("/system/machine", true),
             ("/system/secrets", true),
             ("/system/namespaces", true),

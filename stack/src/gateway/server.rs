@@ -75,7 +75,7 @@ pub struct Server {
 impl Server {
     /// A server without a door.
     pub fn new(gateway: Arc<Gateway>) -> Self {
-        let (connections, ending) = (TaskTracker::new(), CancellationToken::new());
+        let (connections, ending) = (TaskTracker::new(), gateway.ending.clone());
         Self { gateway, connections, ending, streams: Arc::new(Semaphore::new(STREAMS)) }
     }
 
@@ -169,7 +169,8 @@ impl Gateway {
         clock: &Clock,
     ) -> Response<Body> {
         let route = route(request.method(), request.uri().path());
-        let (call, lines) = (matches!(route, Route::Invoke(..)), route == Route::Machine);
+        let (call, lines) =
+            (matches!(route, Route::Invoke(..)), matches!(route, Route::Machine | Route::Logs));
         let counting = call.then(|| clock.begin(self.proxy.limit() + LAST_WORDS));
         let answer = self.answer(request, client).await;
         if lines {
@@ -199,6 +200,7 @@ impl Gateway {
             Route::Namespaces => self.namespaces().await,
             Route::Namespace(act, name) => self.namespace(request, act, name).await,
             Route::Secrets(act) => self.secrets(request, act).await,
+            Route::Logs => self.logs.serve(uri.query()).await,
             Route::Alert => self.alert(request).await,
             Route::Machine => machine::pass_on(&self.control, request).await,
             Route::Invoke(name, rest) => Ok(self.invoke(request, name, rest, client).await),
@@ -211,5 +213,25 @@ impl Gateway {
             Route::Nothing(status) => Ok(empty(status)),
         };
         answer.unwrap_or_else(Response::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::getsockopt;
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_accepted_is_probed_too() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        watch_over(&listener);
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        assert!(getsockopt(&stream, sockopt::KeepAlive).unwrap());
+        assert_eq!(getsockopt(&stream, sockopt::TcpKeepIdle).unwrap(), SILENT);
+        assert_eq!(getsockopt(&stream, sockopt::TcpKeepInterval).unwrap(), BETWEEN);
+        assert_eq!(getsockopt(&stream, sockopt::TcpKeepCount).unwrap(), QUESTIONS);
     }
 }

@@ -27,6 +27,7 @@ pub struct Lab {
     programs: PathBuf,
     containerd: Option<Child>,
     gateway: Option<Child>,
+    journald: Option<Child>,
     address: SocketAddr,
     /// More of the gateway's command line.
     pub arguments: Vec<String>,
@@ -52,9 +53,15 @@ impl Lab {
             .map(|entry| entry.path())
             .find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("ld-linux"))
             .expect("BOTHY_ROOTFS has no loader");
-        for (name, program) in [("crun", "usr/bin/crun"), ("nft", "usr/sbin/nft")] {
+        for (name, program) in [
+            ("crun", "usr/bin/crun"),
+            ("nft", "usr/sbin/nft"),
+            ("journalctl", "usr/bin/journalctl"),
+            ("systemd-journald", "usr/lib/systemd/systemd-journald"),
+        ] {
+            // systemd's programs have a folder of their own in there.
             let text = format!(
-                "#!/bin/sh\nexec {} --library-path {} {} \"$@\"\n",
+                "#!/bin/sh\nexec {} --library-path {1}:{1}/systemd {2} \"$@\"\n",
                 loader.display(),
                 libraries.display(),
                 root.join(program).display()
@@ -97,6 +104,7 @@ impl Lab {
             programs,
             containerd: None,
             gateway: None,
+            journald: None,
             address: "127.0.0.1:8080".parse().unwrap(),
             arguments: Vec::new(),
             notify: None,
@@ -159,6 +167,7 @@ impl Lab {
             ("--resolv-conf", "resolv.conf"),
             ("--runtime-binary", "bin/crun"),
             ("--nft", "bin/nft"),
+            ("--journalctl", "bin/journalctl"),
         ] {
             command.arg(flag).arg(self.folder.join(name));
         }
@@ -168,12 +177,52 @@ impl Lab {
         self.gateway = Some(command.spawn().unwrap());
     }
 
-    /// Starts the log service; it ends with the test.
+    /// Starts the log service, which writes to the socket `journal` in the lab's folder; it ends with the test.
     pub fn start_log(&self) {
+        self.start_log_to(&self.folder.join("journal"));
+    }
+
+    /// Starts it in front of another socket.
+    pub fn start_log_to(&self, journal: &Path) {
         let mut command = self.command(Path::new(env!("CARGO_BIN_EXE_stack")), "log.log");
         command.arg("log").arg("--fifo-dir").arg(self.folder.join("fifo"));
-        command.arg("--journal").arg(self.folder.join("journal"));
+        command.arg("--journal").arg(journal);
         drop(command.spawn().unwrap());
+    }
+
+    /// Starts the appliance's own journald, with its own configuration, whose journal nobody outside sees. (`/run` is
+    /// this test's alone already.) It ends with the test.
+    pub fn start_journald(&mut self) {
+        let (none, drop_ins) = (None::<&str>, Path::new("/run/systemd/journald.conf.d"));
+        if !drop_ins.exists() {
+            // At once to /var, as on the machine.
+            fs::create_dir_all("/run/systemd/journal").unwrap();
+            fs::write("/run/systemd/journal/flushed", "").unwrap();
+            nix::mount::mount(none, "/var/log", Some("tmpfs"), nix::mount::MsFlags::empty(), none).unwrap();
+        }
+        fs::create_dir_all(drop_ins).unwrap();
+        let overlay = Path::new(env!("CARGO_MANIFEST_DIR")).join("../overlay/etc/systemd/journald.conf");
+        fs::copy(overlay, drop_ins.join("bothy.conf")).unwrap();
+        fs::write(drop_ins.join("test.conf"), "[Journal]\nReadKMsg=no\n").unwrap();
+        let journald = self.command(&self.programs.join("systemd-journald"), "journald.log").spawn().unwrap();
+        self.journald = Some(journald);
+        // Until then there is nothing to read.
+        let end = Instant::now() + Duration::from_secs(30);
+        while self.journalctl(&["--list-boots"]).stdout.is_empty() {
+            assert!(Instant::now() < end, "journald makes no journal");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Runs the appliance's journalctl.
+    pub fn journalctl(&self, words: &[&str]) -> std::process::Output {
+        Command::new(self.programs.join("journalctl")).args(words).stdin(Stdio::null()).output().unwrap()
+    }
+
+    pub fn kill_journald(&mut self) {
+        let mut child = self.journald.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     pub fn kill_containerd(&mut self) {
@@ -197,6 +246,11 @@ impl Lab {
         (child.wait().unwrap().code(), start.elapsed())
     }
 
+    /// Where the gateway is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// One request; an error is a connection that was refused or broke.
     pub async fn ask(&self, method: Method, path: &str, body: &str) -> Result<Answer, String> {
         self.ask_with(method, path, body, &[("authorization", BASIC)]).await
@@ -218,6 +272,15 @@ impl Lab {
             self.ask(method.clone(), path, body).await.unwrap_or_else(|e| panic!("{method} {path}: {e}"));
         assert_eq!(answer.status, status, "{method} {path} {body}: {}", answer.text);
         answer
+    }
+
+    /// Waits until the gateway takes connections; it may have no containerd.
+    pub async fn until_listening(&self) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while tokio::net::TcpStream::connect(self.address).await.is_err() {
+            assert!(Instant::now() < end, "the gateway does not listen");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Waits until a GET is answered with 200 and that text.

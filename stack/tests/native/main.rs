@@ -9,6 +9,7 @@ mod lab;
 mod layout;
 mod leftover;
 mod line;
+mod logs;
 mod metadata;
 mod namespaces;
 mod provider;
@@ -410,7 +411,13 @@ fn functions_reach_the_gateway_and_nothing_else_of_the_machine() {
 #[test]
 fn the_programs_are_there() {
     let root = std::env::var_os("BOTHY_ROOTFS").expect("BOTHY_ROOTFS is not set: use `cargo bothy test`");
-    for program in ["usr/bin/containerd", "usr/bin/crun", "usr/sbin/nft"] {
+    for program in [
+        "usr/bin/containerd",
+        "usr/bin/crun",
+        "usr/sbin/nft",
+        "usr/bin/journalctl",
+        "usr/lib/systemd/systemd-journald",
+    ] {
         let path = Path::new(&root).join(program);
         assert!(path.exists(), "{} is missing", path.display());
     }
