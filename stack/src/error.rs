@@ -147,10 +147,16 @@ pub enum Error {
         subnet: String,
     },
     /// The function's process ended before it was ready.
-    #[error("the function was not ready before its end: {cause}")]
+    #[error(
+        "the function's process ended{} before it was ready{}",
+        status.map(|status| format!(" with status {status}")).unwrap_or_default(),
+        killed.map(|cause| format!(": {cause}")).unwrap_or_default()
+    )]
     Exited {
-        /// What is known of it.
-        cause: String,
+        /// Exit status, where containerd told; 129 and above is a signal.
+        status: Option<u32>,
+        /// What the kernel killed it for.
+        killed: Option<&'static str>,
     },
     /// The function did not become ready in time.
     #[error("the function was not ready after {seconds} s: {last}")]

@@ -9,6 +9,7 @@ pub mod duration;
 pub mod error;
 pub mod gateway;
 pub mod handed;
+pub mod histogram;
 pub mod key;
 pub mod log;
 pub mod logging;

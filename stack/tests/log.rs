@@ -141,6 +141,20 @@ fn no_journal_holds_up_no_function_and_what_is_lost_is_counted() {
 }
 
 #[test]
+fn what_the_platform_says_stands_behind_the_last_words() {
+    let service = Service::start();
+    let (mut journal, mut fifo) = (service.journal(), service.fifo("openfaas-fn.talk.0.err"));
+    fifo.write_all(b"ended\nnot ended").unwrap();
+    fifo.write_all(&stack::log::remark::write("its process ended with status 3")).unwrap();
+    for (message, priority) in [("ended", 3), ("not ended", 3), ("bothy: its process ended with status 3", 4)]
+    {
+        let (text, fields) = journal.next();
+        assert_eq!(String::from_utf8_lossy(&text), message);
+        assert!(fields.contains(&format!("PRIORITY={priority}\n")), "{fields}");
+    }
+}
+
+#[test]
 fn lines_of_any_length_and_of_any_bytes() {
     let service = Service::start();
     let (mut journal, mut fifo) = (service.journal(), service.fifo("dev.odd.3.err"));

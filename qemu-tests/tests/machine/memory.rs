@@ -86,7 +86,13 @@ fn own_limit(case: &mut Case, running: &mut Running, gateway: &Gateway) -> Resul
     ensure!(others(&before, &["limited"]) == others(&after, &["limited"]), "others died with it");
     ensure!(case.answer(running, "limited", "echo well")? == "well\n");
     ensure!(case.answer(running, SAMPLE_FUNCTION, "Bothy")? == BOTHY);
-    said(running, "limited.openfaas-fn: killed because it took more memory than its limit")?;
+    let cause = "killed because it took more memory than its limit";
+    said(running, &format!("limited.openfaas-fn: {cause}"))?;
+    let own = running.shell("journalctl --no-pager -q -o cat BOTHY_FUNCTION=limited")?.output;
+    ensure!(own.contains(&format!("bothy: {cause}")), "the function's own log does not say so:\n{own}");
+    let described = gateway.client().request("GET", "/system/function/limited", None, LIMIT)?;
+    ensure!(described.body.contains("com.bothy.last-exit"), "nor its description: {described:?}");
+    ensure!(described.body.contains(cause), "nor its description: {described:?}");
     let body = json!({"functionName": "limited"}).to_string();
     let gone = gateway.client().request("DELETE", "/system/functions", Some(&body), LIMIT)?;
     ensure!(gone.status < 300, "the removal was answered with {gone:?}");

@@ -8,6 +8,7 @@ mod connection;
 mod headers;
 mod logs;
 mod machine;
+mod metrics;
 mod namespaces;
 mod options;
 mod proxy;
@@ -70,6 +71,7 @@ pub struct Gateway {
     /// The supervisor's socket.
     control: PathBuf,
     logs: logs::Logs,
+    requests: metrics::Requests,
     /// Cancelled when no more connections are taken: what would go on for ever ends.
     ending: CancellationToken,
 }
@@ -108,9 +110,13 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
         changing_namespaces: Arc::default(),
         control: options.control.clone(),
         logs: logs::Logs::new(journalctl, journal, ending.clone()),
+        requests: metrics::Requests::default(),
         ending,
     });
     tracing::info!("listening on {}", options.listen);
+    if let metrics::Listen(Some(address)) = options.metrics_listen {
+        tokio::spawn(metrics::serve(address, gateway.clone()));
+    }
     tokio::spawn(async move {
         ready_after(CONTAINERD, reconcile::begin(&world, &functions)).await;
         ready_after(FIRST_PASS, reconcile::first_pass(&functions)).await;

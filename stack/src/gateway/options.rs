@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use provisioning::Provider;
 
+use super::metrics::Listen;
 use crate::duration;
 use crate::network::Subnet;
 
@@ -16,6 +17,9 @@ pub struct Options {
     /// Address and port to listen on, unless a socket is handed over (LISTEN_FDS, LISTEN_FDNAMES=http)
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
+    /// Address and port of /metrics; empty: none
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8082")]
+    pub metrics_listen: Listen,
     /// The program that reads the journal, for GET /system/logs
     #[arg(long, value_name = "PROGRAM", default_value = "/usr/bin/journalctl")]
     pub journalctl: PathBuf,

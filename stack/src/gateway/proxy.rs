@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,7 +20,7 @@ use super::Gateway;
 use super::headers::{Stamp, from_http2, strip, towards_function};
 use super::reply::{Body, BodyError, empty, proxy_error, text};
 use crate::key::Key;
-use crate::reconcile::{Function, Running, State};
+use crate::reconcile::{Function, Running, State, Tally};
 
 /// Connections to an instance that are kept for the next call.
 const IDLE_CONNECTIONS: usize = 256;
@@ -84,7 +83,7 @@ impl Gateway {
             return not_found(name);
         };
         let deadline = Instant::now() + self.proxy.limit;
-        function.calls.fetch_add(1, Ordering::Relaxed);
+        let mut tally = Tally::begin(function.clone());
 
         let upgrade = upgrade_of(&request);
         let request_type = request.headers().get(CONTENT_TYPE).cloned();
@@ -114,14 +113,19 @@ impl Gateway {
                     continue;
                 }
                 let message = format!("No endpoints available for: {}.", function.key.name);
+                tally.refused(StatusCode::SERVICE_UNAVAILABLE.as_u16());
                 return proxy_error(StatusCode::SERVICE_UNAVAILABLE, message);
             };
+            tally.let_in();
             parts.uri = match target(running.address(), rest, query.as_deref()) {
                 Some(uri) => uri,
-                None => return text(StatusCode::BAD_REQUEST, "the path cannot be passed on"),
+                None => {
+                    tally.answered(StatusCode::BAD_REQUEST.as_u16());
+                    return text(StatusCode::BAD_REQUEST, "the path cannot be passed on");
+                }
             };
             let Some(body) = desk.lend() else {
-                return proxy_error(StatusCode::INTERNAL_SERVER_ERROR, cannot_reach(&function));
+                return cannot_reach(&function, &mut tally);
             };
             let request = Request::from_parts(parts.clone(), body.map_err(BodyError::from).boxed());
             match timeout_at(deadline, self.proxy.client.request(request)).await {
@@ -134,7 +138,7 @@ impl Gateway {
                 Ok(Err(error)) => {
                     let cause = std::error::Error::source(&error).map(ToString::to_string);
                     tracing::warn!("{}: {error}: {}", function.key, cause.unwrap_or_default());
-                    return proxy_error(StatusCode::INTERNAL_SERVER_ERROR, cannot_reach(&function));
+                    return cannot_reach(&function, &mut tally);
                 }
                 Err(_) => {
                     tracing::warn!("{}: no answer in {} s", function.key, self.proxy.limit.as_secs());
@@ -142,16 +146,17 @@ impl Gateway {
                 }
             }
         };
+        tally.answered(response.status().as_u16());
         if let (StatusCode::SWITCHING_PROTOCOLS, Some(client_side)) = (response.status(), client_side) {
             let function_side = hyper::upgrade::on(&mut response);
-            tokio::spawn(tunnel(client_side, function_side, running));
+            tokio::spawn(tunnel(client_side, function_side, (running, tally)));
             return response.map(|_| empty(StatusCode::OK).into_body());
         }
         strip(response.headers_mut());
         let fallback = request_type.unwrap_or(HeaderValue::from_static("text/plain"));
         response.headers_mut().entry(CONTENT_TYPE).or_insert(fallback);
         let deadline = Box::pin(sleep_until(deadline));
-        response.map(|body| Call { body, deadline, running }.boxed())
+        response.map(|body| Call { body, deadline, inside: (running, tally) }.boxed())
     }
 }
 
@@ -160,7 +165,7 @@ struct Call {
     body: Incoming,
     deadline: Pin<Box<Sleep>>,
     #[expect(dead_code, reason = "counts the call out when it is dropped")]
-    running: Running,
+    inside: (Running, Tally),
 }
 
 impl hyper::body::Body for Call {
@@ -239,8 +244,10 @@ fn not_found(name: &str) -> Response<Body> {
     text(StatusCode::NOT_FOUND, message)
 }
 
-fn cannot_reach(function: &Function) -> String {
-    format!("Can't reach service for: {}.", function.key.name)
+fn cannot_reach(function: &Function, tally: &mut Tally) -> Response<Body> {
+    let status = StatusCode::INTERNAL_SERVER_ERROR;
+    tally.answered(status.as_u16());
+    proxy_error(status, format!("Can't reach service for: {}.", function.key.name))
 }
 
 /// Where a call's body lies until an instance begins to read it. What was lent and not read comes back.
@@ -306,13 +313,17 @@ impl hyper::body::Body for Lent {
 }
 
 /// Carries the bytes of both directions until either side has enough.
-async fn tunnel(client: hyper::upgrade::OnUpgrade, function: hyper::upgrade::OnUpgrade, running: Running) {
+async fn tunnel(
+    client: hyper::upgrade::OnUpgrade,
+    function: hyper::upgrade::OnUpgrade,
+    inside: (Running, Tally),
+) {
     if let Ok((client, function)) = tokio::try_join!(client, function) {
         let (mut client, mut function) = (TokioIo::new(client), TokioIo::new(function));
         // An error is an end like any other.
         let _ = tokio::io::copy_bidirectional(&mut client, &mut function).await;
     }
-    drop(running);
+    drop(inside);
 }
 
 #[cfg(test)]

@@ -17,9 +17,9 @@ use tokio_util::task::TaskTracker;
 use super::Gateway;
 use super::clock::Clock;
 use super::connection::{self, Terms};
-use super::machine;
 use super::reply::{Body, empty, redirect, text, unauthorized};
 use super::router::{Route, route};
+use super::{machine, metrics};
 use crate::network::Subnet;
 
 /// Most connections at a time, for each port of its own: who comes later waits in the kernel's queue, and strangers do
@@ -171,8 +171,10 @@ impl Gateway {
         let route = route(request.method(), request.uri().path());
         let (call, lines) =
             (matches!(route, Route::Invoke(..)), matches!(route, Route::Machine | Route::Logs));
+        let counted = metrics::Request::begin(request.method(), request.uri().path());
         let counting = call.then(|| clock.begin(self.proxy.limit() + LAST_WORDS));
         let answer = self.answer(request, client).await;
+        self.requests.end(counted, answer.status());
         if lines {
             // As long as somebody reads them: `logs --follow`.
             return answer.map(|body| clock.pace(READ_PATIENCE, body));

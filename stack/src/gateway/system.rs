@@ -66,7 +66,8 @@ impl Gateway {
         if key.is_none() && named(&namespace).is_none() {
             return Err(namespace_not_valid());
         }
-        let found = key.and_then(|key| self.functions.get(&key)).and_then(|function| status(&function));
+        let found = key.and_then(|key| self.functions.get(&key));
+        let found = found.and_then(|f| Some(status(&f)?.with_exit(f.counts.exits.last())));
         Ok(found.map_or_else(|| empty(StatusCode::NOT_FOUND), |status| json(&status)))
     }
 

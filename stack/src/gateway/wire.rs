@@ -11,6 +11,10 @@ use crate::timestamp;
 /// Label that carries a function's own name, as clients of the full contract expect it.
 const NAME_LABEL: &str = "faas_function";
 
+/// Annotation that a description has of a function whose process ended and should not have: when, which instance and how.
+/// (Clients print annotations; a field that they do not know they do not.)
+const EXIT_ANNOTATION: &str = "com.bothy.last-exit";
+
 /// Body of POST and PUT /system/functions.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -49,6 +53,7 @@ impl Deployment {
         if self.labels.get(NAME_LABEL).is_some_and(|name| *name == self.service) {
             self.labels.remove(NAME_LABEL);
         }
+        self.annotations.remove(EXIT_ANNOTATION);
         Document {
             env_process: Some(self.env_process).filter(|text| !text.is_empty()),
             environment: self.env_vars,
@@ -161,6 +166,14 @@ impl Status {
     }
 }
 
+impl Status {
+    /// With how the function's last process ended that should not have.
+    pub fn with_exit(mut self, exit: Option<String>) -> Self {
+        self.annotations.extend(exit.map(|exit| (EXIT_ANNOTATION.to_owned(), exit)));
+        self
+    }
+}
+
 /// Body of GET /system/info.
 #[derive(Debug, Serialize)]
 pub struct Info {
@@ -223,6 +236,17 @@ mod tests {
         };
         assert_eq!(labels("f"), ["a"]);
         assert_eq!(labels("other"), ["a", "faas_function"]);
+    }
+
+    #[test]
+    fn how_it_ended_is_shown_and_not_stored() {
+        let document = Document::new(&Key::new("f", "").unwrap(), "f:1");
+        let mut shown =
+            serde_json::to_value(Status::new(&document, 1, 0).with_exit(Some("signal 9".into()))).unwrap();
+        assert_eq!(shown["annotations"], json!({"com.bothy.last-exit": "signal 9"}));
+        shown["service"] = json!("f");
+        let again: Deployment = serde_json::from_value(shown).unwrap();
+        assert!(again.document(&Key::new("f", "").unwrap()).annotations.is_empty());
     }
 
     #[test]

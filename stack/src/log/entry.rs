@@ -51,6 +51,11 @@ impl Source {
         self.write(priority, line, continued)
     }
 
+    /// The entry of what the platform says.
+    pub fn remark(&self, text: &[u8]) -> Vec<u8> {
+        self.write('4', text, false)
+    }
+
     /// The entry that tells about lines which were lost.
     pub fn loss(&self, lines: u64) -> Vec<u8> {
         let text = format!(

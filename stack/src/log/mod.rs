@@ -15,6 +15,7 @@ mod keep;
 mod lines;
 mod queue;
 mod reader;
+pub mod remark;
 mod writer;
 
 use std::collections::HashMap;

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use super::entry::Source;
 use super::lines::Lines;
 use super::queue::Queue;
+use super::remark;
 use crate::error::{Error, Result};
 
 /// Read at once: the whole of a FIFO, which holds 64 KiB unless told otherwise (pipe(7)).
@@ -56,7 +57,15 @@ impl End {
 pub async fn run(fifo: Receiver, source: Source, queue: Rc<Queue>, end: Rc<End>) -> bool {
     let mut buffer = vec![0; CHUNK];
     let mut lines = Lines::default();
-    let give = |line: &[u8], continued: bool| queue.push(&source, source.entry(line, continued));
+    let give = |line: &[u8], continued: bool| {
+        let (own, remark) = remark::split(line);
+        if let Some(own) = own {
+            queue.push(&source, source.entry(own, continued));
+        }
+        if let Some(remark) = remark {
+            queue.push(&source, source.remark(remark));
+        }
+    };
     let mut ending = false;
     loop {
         if !ending {

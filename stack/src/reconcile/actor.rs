@@ -25,7 +25,7 @@ use super::rest::Resting;
 use super::serving::Serving;
 use super::start::{Purpose, Source, Start};
 use super::watcher::watch;
-use super::{World, cause, group, pause};
+use super::{World, group, pause};
 use crate::containerd::Task;
 use crate::desired::Document;
 use crate::error::{Error, Result};
@@ -69,6 +69,8 @@ pub struct Actor {
     pub(super) away: Option<Instant>,
     /// Looks in a row that found an instance whose shim does not tell what it does.
     pub(super) unclear: u32,
+    /// Whether what a former life left was looked at.
+    pub(super) inherited: bool,
     /// Looks at containerd that failed in a row.
     blind: u32,
     pub(super) pen: Pen,
@@ -103,6 +105,7 @@ impl Actor {
             not_before: None,
             away: None,
             unclear: 0,
+            inherited: false,
             blind: 0,
             pen: Pen::default(),
         }
@@ -194,7 +197,7 @@ impl Actor {
         };
         self.blind = 0;
         self.removals.keep(&instances);
-        self.bury(&instances);
+        self.bury(&instances).await;
         let starts = &self.starts;
         self.farewells.tell(|id| {
             instances.iter().any(|instance| instance.id == id)
@@ -247,44 +250,6 @@ impl Actor {
             || self.deployment.as_ref().is_some_and(|deployment| deployment.has(&instance.id))
     }
 
-    /// Takes note of instances that served, or were to, and whose processes have ended.
-    fn bury(&mut self, instances: &[Instance]) {
-        let is = |id: &str, task: &[Task]| instances.iter().any(|i| i.id == id && task.contains(&i.task));
-        let rests = [Task::Created, Task::Alive, Task::Unclear];
-        if self.resting.as_ref().is_some_and(|resting| !is(&resting.instance.id, &rests)) {
-            self.resting = None;
-        }
-        let (serving, ended): (Vec<_>, Vec<_>) = self
-            .serving
-            .drain(..)
-            .partition(|serving| is(&serving.instance.id, &[Task::Alive, Task::Unclear]));
-        self.serving = serving;
-        let wanted = self.document.as_ref().is_some_and(Document::wants_instance);
-        for ended in ended {
-            self.function.left(&ended.endpoint);
-            if wanted {
-                let status = self.ends.remove(&ended.instance.id).flatten();
-                let cause = cause::of(&self.world.settings.cgroup_root, &ended.instance, status);
-                self.replace(&ended, &cause);
-            }
-        }
-        self.ends.clear();
-    }
-
-    /// An instance is lost: another one takes its place, at once or a while later.
-    pub(super) fn replace(&mut self, lost: &Serving, cause: &str) {
-        let delay = self.backoff.ended(lost.since);
-        tracing::warn!("{}: {cause}, start again in {} ms", self.function.key, delay.as_millis());
-        self.function.note_end(cause);
-        self.functions.notices.set(&self.function.key, cause);
-        self.not_before = Some(Instant::now() + delay);
-        if delay.is_zero() {
-            self.function.starting();
-        } else {
-            self.function.failed(cause);
-        }
-    }
-
     /// A start came to nothing: the next one is held back. That containerd is away for a moment is nobody's fault, and the
     /// calls wait.
     pub(super) fn fail(&mut self, error: &Error) {
@@ -299,7 +264,6 @@ impl Actor {
     /// No start before that time is over.
     pub(super) fn hold_back(&mut self, delay: Duration, reason: &str) {
         self.not_before = Some(Instant::now() + delay);
-        self.function.note_end(reason);
         self.functions.notices.set(&self.function.key, reason);
         self.function.failed(reason);
     }

@@ -2,11 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
 use super::command::Command;
+use super::counts::Counts;
 use super::endpoint::{Endpoint, Running, Silence};
 use super::knock::knock;
 use super::pool::Pool;
@@ -26,27 +27,17 @@ pub enum State {
     Failed(String),
 }
 
-/// How an instance ended last, or why one did not start.
-#[derive(Debug, Clone)]
-pub struct Ended {
-    /// In words.
-    pub cause: String,
-    /// When.
-    pub at: SystemTime,
-    /// How many ended or did not start since we run.
-    pub times: u64,
-}
-
 /// One function.
 pub struct Function {
     /// Its name.
     pub key: Key,
     /// Calls since we run.
     pub calls: AtomicU64,
+    /// What else is counted of it.
+    pub counts: Counts,
     document: Mutex<Option<Arc<Document>>>,
     state: watch::Sender<State>,
     attempted: watch::Sender<bool>,
-    ended: Mutex<Option<Ended>>,
     /// Somebody has asked for a look that has not begun.
     asked: AtomicBool,
     pub(super) mailbox: mpsc::UnboundedSender<Command>,
@@ -59,25 +50,13 @@ impl Function {
         Self {
             key,
             calls: AtomicU64::new(0),
+            counts: Counts::default(),
             document: Mutex::new(document.map(Arc::new)),
             state: watch::Sender::new(if wanted { State::Starting } else { State::Idle }),
             attempted: watch::Sender::new(false),
-            ended: Mutex::new(None),
             asked: AtomicBool::new(false),
             mailbox,
         }
-    }
-
-    /// How an instance ended last, if one did since we run.
-    pub fn ended(&self) -> Option<Ended> {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// An instance ended, or did not start.
-    pub(super) fn note_end(&self, cause: &str) {
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let times = ended.as_ref().map_or(0, |ended| ended.times) + 1;
-        *ended = Some(Ended { cause: cause.to_owned(), at: SystemTime::now(), times });
     }
 
     /// What it should be; nothing when it is being made or was deleted.
@@ -287,18 +266,20 @@ impl Function {
     }
 }
 
+/// One without an actor, for tests.
+#[cfg(test)]
+pub(super) fn alone() -> (Function, mpsc::UnboundedReceiver<Command>) {
+    let (mailbox, mail) = mpsc::unbounded_channel();
+    (Function::new(Key::new("f", "").unwrap(), None, mailbox), mail)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn function() -> (Function, mpsc::UnboundedReceiver<Command>) {
-        let (mailbox, mail) = mpsc::unbounded_channel();
-        (Function::new(Key::new("f", "").unwrap(), None, mailbox), mail)
-    }
-
     #[tokio::test]
     async fn calls_that_waited_are_answered_before_others_begin() {
-        let (function, _mail) = function();
+        let (function, _mail) = alone();
         let function = Arc::new(function);
         function.answered(Duration::from_secs(5)).await;
         function.starting();
@@ -324,7 +305,7 @@ mod tests {
 
     #[tokio::test]
     async fn calls_wait_only_when_the_last_instance_has_left() {
-        let (function, _mail) = function();
+        let (function, _mail) = alone();
         let endpoint = |last| Arc::new(Endpoint::new(([10, 62, 0, last], 8080).into()));
         let (one, two) = (endpoint(2), endpoint(3));
         function.let_in(one.clone());
@@ -344,7 +325,7 @@ mod tests {
 
     #[tokio::test]
     async fn calls_are_let_in_again_when_no_reason_is_left() {
-        let (function, _mail) = function();
+        let (function, _mail) = alone();
         let endpoint = Arc::new(Endpoint::new(([10, 62, 0, 4], 8080).into()));
         function.switch(vec![endpoint.clone()]);
         assert!(function.pause(&endpoint, Silence::Deaf) && !function.pause(&endpoint, Silence::Deaf));
@@ -366,7 +347,7 @@ mod tests {
 
     #[tokio::test]
     async fn many_reasons_are_one_look_and_one_wish() {
-        let (function, mut mail) = function();
+        let (function, mut mail) = alone();
         for _ in 0..100 {
             function.look_again();
         }
@@ -383,7 +364,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_was_let_in_is_waited_for_and_an_ended_process_takes_no_more() {
-        let (function, _mail) = function();
+        let (function, _mail) = alone();
         let endpoint = Arc::new(Endpoint::new(([10, 62, 0, 2], 8080).into()));
         function.let_in(endpoint.clone());
         let call = function.enter(Duration::ZERO).await.unwrap();

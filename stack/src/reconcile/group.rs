@@ -117,7 +117,14 @@ fn remove(folder: &Path) -> std::io::Result<()> {
 }
 
 /// Groups below `root` that belong to none of the instances given.
-pub fn strays(root: &str, instances: &HashSet<String>) -> Vec<PathBuf> {
+pub fn strays(root: &str, known: &HashSet<String>) -> Vec<PathBuf> {
+    let strays =
+        instances(root).into_iter().filter(|(key, replica, _)| !known.contains(&full_name(key, *replica)));
+    strays.map(|(_, _, folder)| folder).collect()
+}
+
+/// The groups of instances below `root`, and whose they are.
+pub fn instances(root: &str) -> Vec<(Key, u32, PathBuf)> {
     if root.is_empty() {
         return Vec::new();
     }
@@ -128,19 +135,17 @@ pub fn strays(root: &str, instances: &HashSet<String>) -> Vec<PathBuf> {
             .map(|e| e.path())
             .collect::<Vec<_>>()
     };
-    let stray = |path: &PathBuf| {
-        let instance = instance(path);
-        instance.is_some_and(|instance| !instances.contains(&instance))
-    };
     let namespaces = folders(&Path::new(CGROUPS).join(root.trim_start_matches('/')));
-    namespaces.iter().flat_map(|namespace| folders(namespace)).filter(stray).collect()
+    let all = namespaces.iter().flat_map(|namespace| folders(namespace));
+    all.filter_map(|folder| instance(&folder).map(|(key, replica)| (key, replica, folder))).collect()
 }
 
-/// The full name of the instance whose group this is: NAMESPACE/FUNCTION.NUMBER.
-fn instance(path: &Path) -> Option<String> {
+/// The instance whose group this is: NAMESPACE/FUNCTION.NUMBER.
+fn instance(path: &Path) -> Option<(Key, u32)> {
     let (name, number) = path.file_name()?.to_str()?.rsplit_once('.')?;
     let key = Key::new(name, path.parent()?.file_name()?.to_str()?)?;
-    Some(full_name(&key, number.parse().ok()?)).filter(|name| is_instance_name(name))
+    let replica = number.parse().ok()?;
+    is_instance_name(&full_name(&key, replica)).then_some((key, replica))
 }
 
 #[cfg(test)]
@@ -152,7 +157,7 @@ mod tests {
         let key = Key::new("f", "dev").unwrap();
         let path = folder("/workload", &key, 3).unwrap();
         assert_eq!(path, Path::new("/sys/fs/cgroup/workload/dev/f.3"));
-        assert_eq!(instance(&path).as_deref(), Some("dev.f.3"));
+        assert_eq!(instance(&path), Some((key.clone(), 3)));
         assert_eq!(of_namespace("/workload", &key.namespace).as_deref(), path.parent());
         assert_eq!(folder("", &key, 3), None);
         for other in ["/sys/fs/cgroup/workload/shims/x", "/sys/fs/cgroup/workload/dev/f.x", "/"] {

@@ -9,10 +9,12 @@
 
 mod actor;
 mod backoff;
-mod cause;
 mod command;
+mod counts;
 mod deployment;
 mod endpoint;
+mod ends;
+mod exit;
 mod farewell;
 mod fetch;
 mod function;
@@ -40,6 +42,7 @@ mod start;
 mod supply;
 mod surroundings;
 mod sweep;
+mod usage;
 mod watcher;
 
 use std::path::PathBuf;
@@ -48,14 +51,17 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, watch};
 
+pub use counts::{Reason, Tally};
 pub use endpoint::{Endpoint, Running};
-pub use function::{Ended, Function, State};
+pub use exit::Means;
+pub use function::{Function, State};
 pub use functions::{Functions, Refused};
 pub use instance::is_instance_name;
 pub use pool::Pool;
 pub use probe::Probes;
 pub use scale::Scale;
 pub use secrets::{LARGEST_SECRETS_BYTES, Secrets};
+pub use usage::Usage;
 
 use crate::containerd::{Containerd, Layout};
 use crate::desired::{Namespaces, Store, on_disk};
@@ -148,6 +154,13 @@ impl World {
             removed,
             holds: images::Holds::default(),
         }
+    }
+}
+
+impl World {
+    /// What the instances use.
+    pub fn usage(&self) -> Vec<Usage> {
+        usage::of(&self.settings.cgroup_root)
     }
 }
 

@@ -8,7 +8,6 @@ use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 use super::actor::Actor;
-use super::cause;
 use super::command::Command;
 use super::deployment::Deployment;
 use super::endpoint::Endpoint;
@@ -34,8 +33,7 @@ impl Actor {
             Command::Unwell { id, reason } => {
                 if let Some(at) = self.serving.iter().position(|serving| serving.instance.id == id) {
                     let serving = self.serving.swap_remove(at);
-                    self.replace(&serving, &format!("it is not well: {reason}"));
-                    self.leave(&serving);
+                    self.give_up(&serving, &reason);
                 }
             }
             Command::Started { replica, outcome } => self.started(replica, outcome).await,
@@ -144,8 +142,7 @@ impl Actor {
         for (instance, _) in up {
             // The first one may have ended before the last was ready.
             if let Task::Stopped | Task::None = self.world.containerd.task(namespace, &instance.id).await? {
-                let cause = cause::of(&self.world.settings.cgroup_root, instance, None);
-                return Err(Error::Exited { cause });
+                return Err(self.exit(instance).await.before_ready());
             }
         }
         // The image's name before the document: what the document names must be what was tried. The disk may refuse
@@ -172,6 +169,7 @@ impl Actor {
         self.not_before = None;
         self.functions.notices.clear(&self.function.key);
         self.functions.notices.set_missing(&self.function.key, None);
+        self.function.counts.exits.forget_last();
         let previous = std::mem::take(&mut self.serving);
         self.give_up_rest();
         self.starts.values_mut().for_each(Start::give_up);

@@ -68,6 +68,7 @@ impl Actor {
                 self.held().or(again)
             }
             Some(Err(error)) => {
+                self.function.counts.restarted(&error);
                 let delay = self.without_image(&error);
                 self.hold_back(delay, &error.to_string());
                 Some(delay)
@@ -143,7 +144,10 @@ impl Actor {
                         tracing::warn!("{}: what was at hand is of no use: {error}", self.function.key);
                     }
                     (Purpose::Rest(_), Some(_)) => self.fail_to_rest(&error),
-                    (_, Some(document)) if document.replicas > 0 => self.fail(&error),
+                    (_, Some(document)) if document.replicas > 0 => {
+                        self.function.counts.restarted(&error);
+                        self.fail(&error);
+                    }
                     _ => {}
                 }
             }

@@ -27,6 +27,13 @@ pub struct Resting {
     watcher: AbortHandle,
 }
 
+impl Resting {
+    /// Whether its process ever ran.
+    pub fn has_begun(&self) -> bool {
+        !matches!(self.form, Form::Prepared(_))
+    }
+}
+
 impl Drop for Resting {
     fn drop(&mut self) {
         self.watcher.abort();

@@ -8,11 +8,13 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::command::Command;
 use super::endpoint::Endpoint;
+use super::ends::note_failure;
+use super::exit::Exit;
 use super::function::Function;
 use super::instance::{Instance, PORT};
 use super::probe::Probes;
 use super::watcher::end_of;
-use super::{World, cause, group, ready};
+use super::{World, group, ready};
 use crate::containerd::{Image, Task};
 use crate::desired::Document;
 use crate::error::{Error, Result};
@@ -141,13 +143,16 @@ impl Way {
                 let instance = Instance { task: Task::Alive, ..instance };
                 Outcome::Up(instance, Arc::new(Endpoint::new(address)))
             }
-            Err(error) => match self.world.remove(&instance, Duration::ZERO).await {
-                Ok(()) => Outcome::Failed(error, None),
-                Err(second) => {
-                    tracing::warn!("removing {}: {second}", instance.name());
-                    Outcome::Failed(error, Some(instance))
+            Err(error) => {
+                note_failure(&self.world, &self.function, &instance, &error);
+                match self.world.remove(&instance, Duration::ZERO).await {
+                    Ok(()) => Outcome::Failed(error, None),
+                    Err(second) => {
+                        tracing::warn!("removing {}: {second}", instance.name());
+                        Outcome::Failed(error, Some(instance))
+                    }
                 }
-            },
+            }
         }
     }
 
@@ -167,7 +172,10 @@ impl Way {
             (Err(error @ Error::NotReady { .. }), Ok(address)) => {
                 Outcome::Unready(instance, Arc::new(Endpoint::new(address)), error.to_string())
             }
-            (Err(error), _) => Outcome::Failed(error, Some(instance)),
+            (Err(error), _) => {
+                note_failure(&self.world, &self.function, &instance, &error);
+                Outcome::Failed(error, Some(instance))
+            }
         }
     }
 
@@ -184,7 +192,7 @@ impl Way {
         tokio::select! {
             ready = ready => ready.map(|()| address),
             status = end_of(&self.world, instance) => {
-                Err(Error::Exited { cause: cause::of(&settings.cgroup_root, instance, status) })
+                Err(Exit::of(&settings.cgroup_root, instance, status).before_ready())
             }
         }
     }

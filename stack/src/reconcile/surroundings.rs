@@ -1,7 +1,7 @@
 //! What an instance finds around it that is not its image's: name files and FIFOs.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::World;
 use crate::error::{Error, Result};
 use crate::key::Key;
+use crate::log::remark;
 
 /// Pause between two looks at the machine's resolv.conf.
 const LOOK: Duration = Duration::from_secs(2);
@@ -90,6 +91,18 @@ pub fn make_fifos(folder: &Path, instance: &str) -> Result<Fifos> {
     };
     let held = [open(&paths[0])?, open(&paths[1])?];
     Ok((paths, held))
+}
+
+/// Says something in an instance's log, behind what its process has said. Where there is no way, or no room because nobody
+/// reads, it is not said: our own log has it too.
+pub fn say(folder: &Path, instance: &str, text: &str) {
+    let [_, path] = fifos(folder, instance);
+    // For reading too: so it can be opened while nobody reads, and what is written stays if the shim still holds it.
+    let opened = File::options().read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open(&path);
+    let said = opened.and_then(|mut fifo| fifo.write_all(&remark::write(text)));
+    if let Err(error) = said {
+        tracing::debug!("{} does not take {text:?}: {error}", path.display());
+    }
 }
 
 /// Removes an instance's FIFOs; the log service reads out what is in them.

@@ -3,6 +3,7 @@
 
 mod client;
 mod cycles;
+mod exits;
 mod faults;
 mod invocation;
 mod lab;
@@ -11,6 +12,7 @@ mod leftover;
 mod line;
 mod logs;
 mod metadata;
+mod metrics;
 mod namespaces;
 mod provider;
 mod pull;
