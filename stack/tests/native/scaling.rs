@@ -76,6 +76,8 @@ fn instances_come_and_go() {
         let before = lab.processes("/watchdog");
         let pid = nix::unistd::Pid::from_raw(before[0]);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        // A signal takes a moment: until then it still counts as one of the three.
+        lab.until_ended(before[0], PATIENCE).await;
         available(&lab, 3).await;
         assert_eq!(answering(&lab, 12).await, 3);
         assert!(!lab.processes("/watchdog").contains(&before[0]));
