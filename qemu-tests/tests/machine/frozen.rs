@@ -57,7 +57,7 @@ fn answers_again_whoever_died() {
         for killed in ["nobody", "gateway", "containerd"] {
             freeze(case, &mut running)?;
             if killed != "nobody" {
-                let pid = Inside::look(&mut running)?.of_group(killed)?.pid;
+                let pid = Inside::look(&mut running)?.of_group(&format!("system/{killed}"))?.pid;
                 shell(&mut running, &format!("kill -9 {pid}"))?;
             }
             // Without containerd too: it is the gateway that lets it go on.

@@ -178,9 +178,9 @@ mod tests {
     fn reasons() {
         let counts = Counts::default();
         for error in [
-            Error::Exited { status: 0, killed: None },
-            Error::Exited { status: 137, killed: None },
-            Error::Exited { status: 137, killed: Some("killed") },
+            Error::Exited { status: Some(0), killed: None },
+            Error::Exited { status: Some(137), killed: None },
+            Error::Exited { status: Some(137), killed: Some("killed") },
             Error::NotReady { seconds: 1, last: String::new() },
             Error::ImageMissing { reference: String::new() },
         ] {

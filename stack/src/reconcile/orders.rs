@@ -18,7 +18,7 @@ use super::scale::{Rest, Scale};
 use super::start::{Outcome, Purpose, Source, Start};
 use crate::containerd::{Supply, Task};
 use crate::desired::Document;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Where somebody waits for an answer.
 type Reply = oneshot::Sender<Result<(), Refused>>;
