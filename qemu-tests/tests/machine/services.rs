@@ -44,7 +44,7 @@ fn confined(running: &mut Running) -> Result<()> {
         ("journald", Some("000000040008000f")),
         ("nats", Some("0000000000000000")),
         ("log", Some("0000000000000000")),
-        ("gateway", Some("000000000128302f")),
+        ("gateway", Some("000000000128342f")),
         ("containerd", None),
     ] {
         let pid = &pids[name];
