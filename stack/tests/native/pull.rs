@@ -119,7 +119,8 @@ fn a_function_from_a_registry_answers() {
         let log = log_of(&lab);
         for words in [
             "registry 127.0.0.1:5999: ask for farm/figlet:1: cannot connect to 127.0.0.1:5999: ",
-            "pull of 127.0.0.1:5000/farm/figlet:1: 4.8 MiB in ",
+            "pull of 127.0.0.1:5000/farm/figlet:1 from 127.0.0.1:5000: 1 of 1 layers, ",
+            " MiB in ",
         ] {
             assert!(log.contains(words), "{words}");
         }
