@@ -131,7 +131,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use clap::Parser;
 
     use super::*;
@@ -142,13 +142,18 @@ mod tests {
         options: Options,
     }
 
+    /// The options of a command line; an error is what its user reads.
+    pub fn options(words: &[&str]) -> Result<Options, String> {
+        let line = Line::try_parse_from([&["gateway"], words].concat());
+        line.map(|line| line.options).map_err(|error| error.to_string())
+    }
+
     #[test]
     fn the_providers_name() {
-        let parse = |words: &[&str]| Line::try_parse_from([&["gateway"], words].concat());
-        let name = |words: &[&str]| parse(words).map(|line| line.options.provider_name).ok();
+        let name = |words: &[&str]| options(words).map(|options| options.provider_name).ok();
         assert_eq!(name(&[]), Some(None));
         assert_eq!(name(&["--provider-name", "faasd"]), Some(Some(Provider::Faasd)));
-        let refused = parse(&["--provider-name", "faasd-ce"]).map(|_| ()).unwrap_err().to_string();
+        let refused = options(&["--provider-name", "faasd-ce"]).unwrap_err();
         assert!(refused.contains("expected \"bothy\" or \"faasd\""), "{refused}");
     }
 }

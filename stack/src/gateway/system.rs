@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::Gateway;
 use super::claims::{Going, Who};
+use super::query::Query;
 use super::reply::{Body, Refusal, empty, json, refuse, text};
 use super::wire::{Deletion, Deployment, Info, Scaling, Status};
 use crate::containerd::normalise;
@@ -271,10 +272,9 @@ pub(super) fn or_query(namespace: String, query: Option<&str>) -> String {
     if namespace.is_empty() { parameter(query, "namespace") } else { namespace }
 }
 
-/// A query parameter's last value. Names and namespaces need no percent signs; what has some is no name.
+/// A query parameter's last value, or nothing.
 pub(super) fn parameter(query: Option<&str>, name: &str) -> String {
-    let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-    pairs.rev().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).unwrap_or_default()
+    Query::parse(query).last(name).unwrap_or_default().to_owned()
 }
 
 async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refusal> {

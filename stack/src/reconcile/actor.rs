@@ -33,6 +33,9 @@ use crate::error::{Error, Result};
 /// Looks at containerd that may fail in a row before those who wait for an instance's end are told so.
 const BLIND: u32 = 8;
 
+/// Looks in a row at an instance whose shim does not tell, before it counts as lost. containerd waits 2 s each time.
+const UNCLEAR: u32 = 5;
+
 /// containerd may be away for so long before calls are turned away.
 const AWAY: Duration = Duration::from_secs(10);
 
@@ -42,6 +45,8 @@ pub struct Actor {
     pub(super) functions: Arc<Functions>,
     pub(super) function: Arc<Function>,
     pub(super) document: Option<Document>,
+    /// The document's digest, while it is not deleted.
+    pub(super) digest: Option<String>,
     mail: mpsc::UnboundedReceiver<Command>,
     /// What it was told while it looked.
     pub(super) heard: VecDeque<Command>,
@@ -85,11 +90,13 @@ impl Actor {
         document: Option<Document>,
         mail: mpsc::UnboundedReceiver<Command>,
     ) -> Self {
+        let digest = digest_of(document.as_ref());
         Self {
             world,
             functions,
             function,
             document,
+            digest,
             mail,
             heard: VecDeque::new(),
             serving: Vec::new(),
@@ -198,6 +205,8 @@ impl Actor {
         self.blind = 0;
         self.removals.keep(&instances);
         self.bury(&instances).await;
+        let unclear = self.good(&instances, Task::Unclear).next().is_some();
+        self.unclear = if unclear { self.unclear.saturating_add(1) } else { 0 };
         let starts = &self.starts;
         self.farewells.tell(|id| {
             instances.iter().any(|instance| instance.id == id)
@@ -229,17 +238,25 @@ impl Actor {
         }
     }
 
-    /// Those of the instances that a document asks for, in a state, of which nothing has been made yet.
+    /// What the function should be from now on, for us and for everybody.
+    pub(super) fn set_document(&mut self, document: Option<Document>) {
+        self.digest = digest_of(document.as_ref());
+        self.function.set_document(document.clone());
+        self.document = document;
+    }
+
+    /// Those of the instances that the document asks for, in a state, of which nothing has been made yet.
     pub(super) fn good<'a>(
         &'a self,
         instances: &'a [Instance],
-        document: &Document,
         task: Task,
     ) -> impl Iterator<Item = &'a Instance> {
-        let digest = document.digest();
-        instances.iter().filter(move |i| {
-            i.task == task && i.digest == digest && !self.removals.has(&i.id) && !self.has(i)
-        })
+        let is_good = move |i: &&Instance| i.task == task && self.is_wanted(i) && !self.has(i);
+        instances.iter().filter(is_good)
+    }
+
+    fn is_wanted(&self, instance: &Instance) -> bool {
+        self.digest.as_ref() == Some(&instance.digest) && !self.removals.has(&instance.id)
     }
 
     /// Whether something is made of an instance: it serves, rests, or is on its way to that.
@@ -329,18 +346,28 @@ impl Actor {
     /// Begins to remove all instances of which nothing is made. Returns when to try again, if something could not be
     /// removed, or is not clear.
     fn clear(&mut self, instances: &[Instance]) -> Option<Duration> {
-        let digest = self.document.as_ref().filter(|document| !document.deleted).map(Document::digest);
         let grace = self.world.grace(self.document.as_ref());
+        let others = instances.iter().filter(|instance| !self.has(instance));
         // A shim that does not tell may be slow: what may be good is not removed at once.
-        let spared = |i: &Instance| {
-            i.task == Task::Unclear && digest.as_ref() == Some(&i.digest) && self.has_patience()
-        };
-        let others: Vec<_> = instances.iter().filter(|i| !self.has(i) && !spared(i)).cloned().collect();
-        self.removals.begin(&self.world, &self.function, others.iter(), grace)
+        let (spared, others): (Vec<_>, Vec<_>) = others.partition(|instance| {
+            instance.task == Task::Unclear && self.is_wanted(instance) && self.has_patience()
+        });
+        let again = (!spared.is_empty()).then(|| pause(self.unclear));
+        let failed = self.removals.begin(&self.world, &self.function, others.into_iter(), grace);
+        [again, failed].into_iter().flatten().min()
+    }
+
+    /// Whether an instance whose shim does not tell may still be well.
+    pub(super) fn has_patience(&self) -> bool {
+        self.unclear <= UNCLEAR
     }
 
     /// An instance's control group, where there are any.
     pub(super) fn group(&self, instance: &Instance) -> Option<std::path::PathBuf> {
         group::folder(&self.world.settings.cgroup_root, &instance.key, instance.replica)
     }
+}
+
+fn digest_of(document: Option<&Document>) -> Option<String> {
+    document.filter(|document| !document.deleted).map(Document::digest)
 }

@@ -49,10 +49,10 @@ impl Actor {
 
     /// Those that served in a former life, and ended when nobody looked.
     async fn bury_inherited(&mut self, instances: &[Instance]) {
-        let Some(document) = self.document.as_ref().filter(|document| document.wants_instance()) else {
+        if !self.document.as_ref().is_some_and(Document::wants_instance) {
             return;
-        };
-        let ended: Vec<_> = self.good(instances, document, Task::Stopped).cloned().collect();
+        }
+        let ended: Vec<_> = self.good(instances, Task::Stopped).cloned().collect();
         for instance in &ended {
             let exit = self.exit(instance).await;
             tracing::warn!("{}: {exit}, while no gateway was here", instance.name());

@@ -95,10 +95,7 @@ impl fmt::Display for Exit {
 /// From `memory.events` (cgroup-v2.rst): `oom` counts how often the group's own limit was hit without a way out,
 /// `oom_kill` the processes of it that were killed, for that or for a limit above.
 fn killed(events: &str) -> Option<&'static str> {
-    let count = |key: &str| {
-        let value = events.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
-        value.and_then(|value| value.trim().parse::<u64>().ok()).unwrap_or(0)
-    };
+    let count = |key: &str| group::figure(events, key).unwrap_or(0);
     match (count("oom_kill"), count("oom")) {
         (0, _) => None,
         (_, 0) => Some("killed because all functions together took more memory than there is"),

@@ -116,6 +116,11 @@ fn remove(folder: &Path) -> std::io::Result<()> {
     }
 }
 
+/// A figure from one of a group's files that have a word and a number in each line.
+pub fn figure(text: &str, word: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(word)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
 /// Groups below `root` that belong to none of the instances given.
 pub fn strays(root: &str, known: &HashSet<String>) -> Vec<PathBuf> {
     let strays =

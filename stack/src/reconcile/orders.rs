@@ -205,8 +205,7 @@ impl Actor {
         let replicas = Scale::of(&document.labels).initial();
         let document = Document { replicas, ..document };
         self.pen.write_behind(&self.world.store, &self.function.key, &document);
-        self.function.set_document(Some(document.clone()));
-        self.document = Some(document.clone());
+        self.set_document(Some(document.clone()));
         // What could not be had while nobody wanted it may be there now.
         if self.fetch.as_ref().is_some_and(Fetch::is_over) {
             self.fetch = None;
@@ -260,8 +259,7 @@ impl Actor {
             self.save(Document { deleted: true, ..document }).await?;
         } else {
             self.pen.remove(&self.world.store, &self.function.key).await?;
-            self.document = None;
-            self.function.set_document(None);
+            self.set_document(None);
         }
         self.functions.notices.set_missing(&self.function.key, None);
         self.function.close();
@@ -286,8 +284,7 @@ impl Actor {
 
     async fn save(&mut self, document: Document) -> Result<()> {
         self.pen.write(&self.world.store, &self.function.key, &document).await?;
-        self.function.set_document(Some(document.clone()));
-        self.document = Some(document);
+        self.set_document(Some(document));
         Ok(())
     }
 }

@@ -121,18 +121,18 @@ impl Row {
 pub async fn follow(probes: Probes, function: Arc<Function>, id: String, endpoint: Arc<Endpoint>) {
     let ready = async {
         let Some(probe) = &probes.ready else { return std::future::pending().await };
-        let (mut row, mut inside) = (Row::default(), true);
+        let mut row = Row::default();
         loop {
             tokio::time::sleep(probe.period).await;
             let answer = probe.ask(&endpoint).await;
             row.count(answer.is_ok());
-            if inside && row.unwell >= probe.failures {
-                tracing::warn!("{}: {id} is not ready: {}", function.key, answer.err().unwrap_or_default());
-                function.pause(&endpoint, Silence::Unready);
-                inside = false;
-            } else if !inside && row.well >= probe.successes {
+            if row.unwell >= probe.failures {
+                if function.pause(&endpoint, Silence::Unready) {
+                    let reason = answer.err().unwrap_or_default();
+                    tracing::warn!("{}: {id} is not ready: {reason}", function.key);
+                }
+            } else if row.well >= probe.successes {
                 function.resume(endpoint.clone(), Silence::Unready);
-                inside = true;
             }
         }
     };

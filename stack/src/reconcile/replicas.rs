@@ -7,15 +7,11 @@ use super::endpoint::Silence;
 use super::fetch::Fetch;
 use super::instance::Instance;
 use super::knock::greet;
-use super::pause;
 use super::probe::Probes;
-use super::start::{Outcome, Purpose, Source};
+use super::start::{Outcome, Purpose, Source, Start};
 use crate::containerd::{Image, Task};
 use crate::desired::Document;
 use crate::error::{Error, Result};
-
-/// Looks in a row at an instance whose shim does not tell, before it counts as lost. containerd waits 2 s each time.
-const UNCLEAR: u32 = 5;
 
 impl Actor {
     /// Returns when to look again, if nothing happens before.
@@ -25,47 +21,44 @@ impl Actor {
         instances: &[Instance],
     ) -> Option<Duration> {
         let wanted = usize::try_from(document.replicas).unwrap_or(usize::MAX);
-        let found: Vec<_> = self.good(instances, document, Task::Alive).cloned().collect();
+        let found: Vec<_> = self.good(instances, Task::Alive).cloned().collect();
         for instance in found {
             // A former life's.
             self.start(document, instance.replica, Purpose::Serve, Source::Alive(instance));
         }
         self.shrink(wanted);
-        let unclear = self.good(instances, document, Task::Unclear).count();
-        self.unclear = if unclear > 0 { self.unclear.saturating_add(1) } else { 0 };
-        let mut missing = wanted.saturating_sub(self.serving.len() + self.coming(document));
+        let mut present = self.serving.len() + self.coming();
+        if self.has_patience() {
+            present += self.good(instances, Task::Unclear).count();
+        }
+        let mut missing = wanted.saturating_sub(present);
         if missing == 0 {
             return None;
-        }
-        let mut again = None;
-        if unclear > 0 && self.has_patience() {
-            missing = missing.saturating_sub(unclear);
-            again = Some(pause(self.unclear));
         }
         if let Some(wait) = self.held() {
             return Some(wait);
         }
         self.function.starting();
-        missing -= usize::from(missing > 0 && self.rouse(document));
+        missing -= usize::from(self.rouse(document));
         // What was prepared in a former life.
-        let prepared: Vec<_> = self.good(instances, document, Task::Created).take(missing).cloned().collect();
+        let prepared: Vec<_> = self.good(instances, Task::Created).take(missing).cloned().collect();
         missing -= prepared.len();
         for instance in prepared {
             self.start(document, instance.replica, Purpose::Serve, Source::Prepared(instance));
         }
         if missing == 0 {
-            return again;
+            return None;
         }
         match self.image(document).await {
             Some(Ok(image)) => {
                 for replica in self.free(instances, missing) {
                     self.start(document, replica, Purpose::Serve, Source::Image(image.clone()));
                 }
-                again
+                None
             }
             Some(Err(error)) if error.is_containerd_away() => {
                 self.fail(&error);
-                self.held().or(again)
+                self.held()
             }
             Some(Err(error)) => {
                 self.function.counts.restarted(&error);
@@ -74,20 +67,15 @@ impl Actor {
                 Some(delay)
             }
             // Its end is a reason to look.
-            None => again,
+            None => None,
         }
     }
 
-    /// Whether an instance whose shim does not tell may still be well.
-    pub(super) fn has_patience(&self) -> bool {
-        self.unclear <= UNCLEAR
-    }
-
     /// How many instances are on their way. What was to be prepared for a call that has come now is one of them.
-    fn coming(&mut self, document: &Document) -> usize {
-        let digest = document.digest();
-        let mut coming = 0;
-        for start in self.starts.values_mut().filter(|start| start.digest == digest && start.is_wanted()) {
+    fn coming(&mut self) -> usize {
+        let (digest, mut coming) = (self.digest.as_ref(), 0);
+        let wanted = |start: &&mut Start| Some(&start.digest) == digest && start.is_wanted();
+        for start in self.starts.values_mut().filter(wanted) {
             if matches!(start.purpose, Purpose::Rest(_)) {
                 start.purpose = Purpose::Serve;
             }
@@ -108,8 +96,8 @@ impl Actor {
     /// The start of an instance is over.
     pub(super) async fn started(&mut self, replica: u32, outcome: Outcome) {
         let Some(start) = self.starts.remove(&replica) else { return };
-        let document = self.document.clone().filter(|document| !document.deleted);
-        let document = document.filter(|document| start.is_wanted() && document.digest() == start.digest);
+        let wanted = start.is_wanted() && self.digest.as_ref() == Some(&start.digest);
+        let document = self.document.clone().filter(|_| wanted);
         match (start.purpose, outcome, document) {
             (Purpose::Deploy, outcome, _) => self.deployed(replica, outcome).await,
             (Purpose::Rest(place), Outcome::Prepared(instance), Some(document)) if document.replicas == 0 => {

@@ -66,7 +66,7 @@ impl Actor {
         let mut left = std::mem::take(&mut self.serving);
         if self.resting.is_none() {
             // A former life's, where none has served in this one.
-            let found = self.good(instances, document, Task::Alive).find(|i| freezes(self, i)).cloned();
+            let found = self.good(instances, Task::Alive).find(|i| freezes(self, i)).cloned();
             if let Some(at) = left.iter().position(|serving| freezes(self, &serving.instance)) {
                 let serving = left.swap_remove(at);
                 let grace = serving.grace;
@@ -88,7 +88,7 @@ impl Actor {
             return None;
         }
         let Ok(place) = self.world.prepared.clone().try_acquire_owned() else { return None };
-        let found = self.good(instances, document, Task::Created).next().cloned();
+        let found = self.good(instances, Task::Created).next().cloned();
         if let Some(found) = found {
             self.rest(found, place);
             return None;

@@ -27,15 +27,10 @@ pub fn of(root: &str) -> Vec<Usage> {
 
 fn read(key: Key, replica: u32, folder: &Path) -> Usage {
     let text = |file| fs::read_to_string(folder.join(file)).unwrap_or_default();
-    let cpu = number(&text("cpu.stat"), "usage_usec").map(|micros| micros as f64 / 1e6);
+    let cpu = group::figure(&text("cpu.stat"), "usage_usec").map(|micros| micros as f64 / 1e6);
     let memory = text("memory.current").trim().parse::<u64>().ok();
-    let inactive = number(&text("memory.stat"), "inactive_file").unwrap_or(0);
+    let inactive = group::figure(&text("memory.stat"), "inactive_file").unwrap_or(0);
     Usage { key, replica, cpu_seconds: cpu, memory_bytes: memory.map(|all| all.saturating_sub(inactive)) }
-}
-
-/// The number behind a word that a line begins with.
-fn number(text: &str, word: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(word)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 pub use port::{Port, SOCKET, forget};
 
 use super::options::Options;
+use crate::desired::on_disk;
 use crate::error::{Error, Result};
 use crate::timestamp::{now_seconds, rfc3339};
 use certificate::{Current, Mark, Pair, is_public};
@@ -72,13 +73,27 @@ pub fn start(files: Files, tell: impl Fn(Option<String>) + Send + 'static) -> Re
     let hangup = hangup.map_err(|e| Error::Invalid { what: "SIGHUP".into(), reason: e.to_string() })?;
     let mut keeper = Keeper { files, current, validity: None, problem: None, said: None };
     // So that the first connection finds it.
-    let read = keeper.marks();
-    keeper.read();
+    let read = keeper.files.marks();
+    keeper.take(keeper.files.read());
     tokio::spawn(async move { keeper.follow(read, hangup, tell).await });
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 type Marks = [Option<Mark>; 2];
+
+impl Files {
+    fn marks(&self) -> Marks {
+        [Mark::of(&self.certificate), Mark::of(&self.key)]
+    }
+
+    fn read(&self) -> Result<Pair> {
+        if is_public(&self.key) {
+            let path = self.key.display();
+            tracing::warn!("everybody on this machine may read the private key {path}: chmod 600 {path}");
+        }
+        Pair::read(&self.certificate, &self.key)
+    }
+}
 
 /// Keeps the certificate of now like the files.
 struct Keeper {
@@ -100,7 +115,7 @@ impl Keeper {
             tell(self.problem.clone().or(doubt));
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {
-                    let now = self.marks();
+                    let now = self.on_disk(Files::marks).await;
                     let settled = now == seen;
                     seen = now;
                     let again = self.problem.is_some() && last.elapsed() >= RETRY;
@@ -111,22 +126,24 @@ impl Keeper {
                 _ = hangup.recv() => {}
             }
             // Before: what is written while it is read is read again.
-            read = self.marks();
+            read = self.on_disk(Files::marks).await;
             (seen, last) = (read, Instant::now());
-            self.read();
+            let found = self.on_disk(Files::read).await;
+            self.take(found);
         }
     }
 
-    fn marks(&self) -> Marks {
-        [Mark::of(&self.files.certificate), Mark::of(&self.files.key)]
+    /// A card that fails may take its time to say so.
+    async fn on_disk<T: Send + 'static>(&self, act: impl FnOnce(&Files) -> T + Send + 'static) -> T {
+        let files = self.files.clone();
+        on_disk(move || act(&files)).await
     }
 
-    /// Reads the files. A pair that is not good changes nothing, and is told once.
-    fn read(&mut self) {
-        let Files { certificate, key } = &self.files;
-        match Pair::read(certificate, key) {
+    /// Takes what was read. A pair that is not good changes nothing, and is told once.
+    fn take(&mut self, found: Result<Pair>) {
+        match found {
             Ok(pair) => {
-                let (path, until) = (certificate.display(), rfc3339(pair.validity.until));
+                let (path, until) = (self.files.certificate.display(), rfc3339(pair.validity.until));
                 tracing::info!("TLS uses the certificate in {path}, which is valid until {until}");
                 self.current.replace(pair.key);
                 (self.validity, self.problem, self.said) = (Some(pair.validity), None, None);
@@ -143,10 +160,6 @@ impl Keeper {
                 tracing::error!("{problem}");
                 self.problem = Some(problem);
             }
-        }
-        if is_public(key) {
-            let path = key.display();
-            tracing::warn!("everybody on this machine may read the private key {path}: chmod 600 {path}");
         }
     }
 
@@ -181,19 +194,8 @@ fn doubt(validity: Validity, now: u64) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::options::tests::options;
     use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        options: Options,
-    }
-
-    fn options(words: &[&str]) -> Result<Options, String> {
-        let line = Line::try_parse_from([&["gateway"], words].concat());
-        line.map(|line| line.options).map_err(|error| error.to_string())
-    }
 
     #[test]
     fn the_command_line_goes_before_the_configuration() {
