@@ -114,10 +114,10 @@ impl Containerd {
     pub async fn collect(&self, namespace: &str) -> Result<()> {
         // The removal of a lease is what can be told to wait for the collection of garbage. Of one's own: that of a
         // lease which somebody else has removed returns at once.
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let lease = format!("{LEASE}collect-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        self.make_lease(namespace, &lease).await?;
-        self.release(namespace, &lease, true).await
+        let mut lease = self.lease(namespace, "collect").await?;
+        self.release(namespace, &lease.id, true).await?;
+        lease.released = true;
+        Ok(())
     }
 
     /// Returns when a pull or an import has left something.

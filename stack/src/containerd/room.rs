@@ -1,6 +1,5 @@
 //! Room on the disk: what an image may take, and what it must leave to the appliance's own files.
 
-use std::path::Path;
 use std::time::Duration;
 
 use super::client::Containerd;
@@ -41,11 +40,8 @@ impl Containerd {
 
     /// Bytes that images may take.
     fn free(&self) -> Result<u64> {
-        // The first function makes the folder.
-        let folder = self.data.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
-        let found = rustix::fs::statvfs(folder)
-            .map_err(|errno| Error::Read { path: folder.to_owned(), source: errno.into() })?;
-        Ok(found.f_bavail.saturating_mul(found.f_frsize).saturating_sub(RESERVE))
+        let (blocks, block) = crate::desired::free(&self.data)?;
+        Ok(blocks.saturating_mul(block).saturating_sub(RESERVE))
     }
 }
 

@@ -24,23 +24,28 @@ pub fn replace(path: &Path, new: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     sync_parent(path)
 }
 
-/// Refuses to write so many bytes below a folder where they would take what the file system keeps for root, which we are:
-/// the machine itself lives on that.
-pub fn room(folder: &Path, what: &str, bytes: usize) -> Result<()> {
+/// Blocks below a folder, there or not yet, that a program without privileges may take, and the bytes of one.
+pub fn free(folder: &Path) -> Result<(u64, u64)> {
     let folder = folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
     let found = rustix::fs::statvfs(folder)
         .map_err(|errno| Error::Read { path: folder.to_owned(), source: errno.into() })?;
-    let block = found.f_frsize.max(1);
+    Ok((found.f_bavail, found.f_frsize.max(1)))
+}
+
+/// Refuses to write so many bytes below a folder where they would take what the file system keeps for root, which we are:
+/// the machine itself lives on that.
+pub fn room(folder: &Path, what: &str, bytes: usize) -> Result<()> {
+    let (free, block) = free(folder)?;
     // One more for the folder's entry.
     let needed = u64::try_from(bytes).unwrap_or(u64::MAX).div_ceil(block).saturating_add(1);
-    if found.f_bavail >= needed {
+    if free >= needed {
         return Ok(());
     }
     let kib = |blocks: u64| blocks.saturating_mul(block) >> 10;
     let reason = format!(
         "needs {} KiB of the disk, {} KiB are free: remove functions that nobody needs, or copy the disk to a larger one",
         kib(needed),
-        kib(found.f_bavail)
+        kib(free)
     );
     Err(Error::Invalid { what: what.to_owned(), reason })
 }

@@ -194,15 +194,15 @@ impl Source {
         let values = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
         let challenges: Vec<_> = values.flat_map(Challenge::parse).collect();
         let of = |scheme: &str| challenges.iter().find(|challenge| challenge.scheme == scheme);
-        let credentials = self.credentials.as_ref();
         let authorization = match (of("bearer"), of("basic")) {
             (Some(bearer), _) => {
-                let login = token::Login { credentials, file: &self.docker_config };
-                token::get(&self.client, bearer, &self.place.repository, login, self.insecure).await?
+                token::get(&self.client, bearer, &self.place.repository, self.login(), self.insecure).await?
             }
-            (None, Some(_)) => credentials
-                .and_then(Credentials::basic)
-                .ok_or_else(|| self.client.error(act, Trouble::Refused, self.login().refused(self.name())))?,
+            (None, Some(_)) => {
+                self.credentials.as_ref().and_then(Credentials::basic).ok_or_else(|| {
+                    self.client.error(act, Trouble::Refused, self.login().refused(self.name()))
+                })?
+            }
             (None, None) => {
                 let reason = "it wants to know who we are, and not in a way that we know (Bearer, Basic)";
                 return Err(self.client.error(act, Trouble::Refused, reason));

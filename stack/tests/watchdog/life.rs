@@ -25,17 +25,10 @@ fn idle_it_ends_at_once() {
 #[test]
 fn a_call_inside_ends_in_peace() {
     let mut watchdog = start(&[("fprocess", "sh")]);
-    let go = watchdog.path("go");
-    let stream = send(
-        watchdog.address,
-        "GET /",
-        &format!("until [ -e {} ]; do sleep 0.05; done; echo done", go.display()),
-    );
-    watchdog.counted("http_requests_in_flight 1");
+    let stream = watchdog.waiting();
     watchdog.signal(Signal::SIGTERM);
-    until("no more connections are taken", || TcpStream::connect(watchdog.address).is_err());
-    std::fs::write(go, "").unwrap();
-    assert!(answer(stream).contains("done\n"));
+    watchdog.takes_no_more();
+    watchdog.lets_go(stream);
     assert_eq!(watchdog.ended().0, Some(0));
 }
 
@@ -63,10 +56,7 @@ fn a_call_that_goes_on_too_long_is_cut_off() {
 fn told_to_end_it_serves_on_for_the_interval() {
     let mut watchdog = start(&[("fprocess", "sh"), ("healthcheck_interval", "10m")]);
     until("the lock is there", || watchdog.path(".lock").exists());
-    let go = watchdog.path("go");
-    let wait = format!("until [ -e {} ]; do sleep 0.05; done; echo done", go.display());
-    let stream = send(watchdog.address, "GET /", &wait);
-    watchdog.counted("http_requests_in_flight 1");
+    let stream = watchdog.waiting();
     watchdog.signal(Signal::SIGTERM);
     until("the lock is gone", || !watchdog.path(".lock").exists());
     assert!(watchdog.ask("GET /_/health", "").starts_with("HTTP/1.1 503"));
@@ -74,9 +64,8 @@ fn told_to_end_it_serves_on_for_the_interval() {
     assert!(watchdog.ask("GET /", "echo on").contains("on\n"));
     // Told once more, it takes no more calls.
     watchdog.signal(Signal::SIGTERM);
-    until("no more connections are taken", || TcpStream::connect(watchdog.address).is_err());
-    std::fs::write(go, "").unwrap();
-    assert!(answer(stream).contains("done\n"));
+    watchdog.takes_no_more();
+    watchdog.lets_go(stream);
     assert_eq!(watchdog.ended().0, Some(0));
 }
 
@@ -97,14 +86,10 @@ fn idle_the_interval_is_not_waited_for() {
 #[test]
 fn the_interval_ends() {
     let mut watchdog = start(&[("fprocess", "sh"), ("healthcheck_interval", "200ms")]);
-    let go = watchdog.path("go");
-    let wait = format!("until [ -e {} ]; do sleep 0.05; done; echo done", go.display());
-    let stream = send(watchdog.address, "GET /", &wait);
-    watchdog.counted("http_requests_in_flight 1");
+    let stream = watchdog.waiting();
     watchdog.signal(Signal::SIGINT);
-    until("no more connections are taken", || TcpStream::connect(watchdog.address).is_err());
-    std::fs::write(go, "").unwrap();
-    assert!(answer(stream).contains("done\n"));
+    watchdog.takes_no_more();
+    watchdog.lets_go(stream);
     assert_eq!(watchdog.ended().0, Some(0));
 }
 
@@ -141,13 +126,7 @@ fn without_a_lock_it_is_well_all_the_same() {
 #[test]
 fn no_more_calls_than_allowed() {
     let watchdog = start(&[("fprocess", "sh"), ("max_inflight", "1")]);
-    let go = watchdog.path("go");
-    let stream = send(
-        watchdog.address,
-        "GET /",
-        &format!("until [ -e {} ]; do sleep 0.05; done; echo done", go.display()),
-    );
-    watchdog.counted("http_requests_in_flight 1");
+    let stream = watchdog.waiting();
     let refused = watchdog.ask("GET /", "echo no");
     assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
     assert!(refused.contains("x-openfaas-internal: faas-middleware\r\n"), "{refused}");
@@ -155,8 +134,7 @@ fn no_more_calls_than_allowed() {
     assert_eq!(body(&refused), "Concurrent request limit exceeded. Max concurrent requests: 1\n");
     assert!(watchdog.ask("GET /_/ready", "").starts_with("HTTP/1.1 429"));
     assert!(watchdog.ask("GET /_/health", "").starts_with("HTTP/1.1 200"));
-    std::fs::write(go, "").unwrap();
-    assert!(answer(stream).contains("done\n"));
+    watchdog.lets_go(stream);
     watchdog.counted("http_requests_in_flight 0");
     assert!(watchdog.ask("GET /", "echo yes").contains("yes\n"));
     watchdog.counted("http_requests_total{code=\"429\",method=\"get\"} 1");

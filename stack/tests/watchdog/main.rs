@@ -165,6 +165,25 @@ impl Watchdog {
         }
     }
 
+    /// Begins a call of `sh` that runs until it is let go.
+    fn waiting(&self) -> TcpStream {
+        let go = self.path("go");
+        let script = format!("until [ -e {} ]; do sleep 0.05; done; echo done", go.display());
+        let stream = send(self.address, "GET /", &script);
+        self.counted("http_requests_in_flight 1");
+        stream
+    }
+
+    /// Lets that call go; it is answered.
+    fn lets_go(&self, stream: TcpStream) {
+        std::fs::write(self.path("go"), "").unwrap();
+        assert!(answer(stream).contains("done\n"));
+    }
+
+    fn takes_no_more(&self) {
+        until("no more connections are taken", || TcpStream::connect(self.address).is_err());
+    }
+
     /// A path in its folder.
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use tokio::time::Instant;
 
@@ -75,6 +75,8 @@ impl Watchdog {
         let limit = self.limit(&request);
         let (mut parts, _) = request.into_parts();
         parts.uri = Uri::from(path.clone());
+        // Its body stays here.
+        parts.headers.remove(CONTENT_LENGTH);
         // A question, not a call: it is not counted.
         let place = Place::take(&Rc::default(), here);
         self.function.answer(&self.config, Request::from_parts(parts, empty()), limit, place).await

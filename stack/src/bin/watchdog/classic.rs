@@ -8,12 +8,12 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::Instant;
 
-use crate::body::{Body, full, internal, text};
+use crate::body::{Body, full, text};
 use crate::config::Config;
 use crate::environment;
 use crate::mode::Classic;
 use crate::output::{OUT, say};
-use crate::program::{Cut, Errors, not_started, request_status};
+use crate::program::{Cut, Errors, bad_path, not_started, request_status};
 use crate::reaper::Reaper;
 use crate::seconds::Seconds;
 use crate::serializing::{collect, run};
@@ -43,7 +43,7 @@ pub async fn answer(
         false => Some(Vec::new()),
     };
     let Some(variables) = variables else {
-        return internal(StatusCode::BAD_REQUEST, "the path is not encoded correctly\n");
+        return bad_path();
     };
     if classic.write_debug {
         say(format_args!("Query {:.256}", parts.uri.query().unwrap_or_default()));

@@ -113,7 +113,7 @@ pub async fn copy(from: impl AsyncRead + Unpin, name: &str, lines: Lines, to: &O
     let longest = lines.longest.unwrap_or(usize::MAX);
     let mut reader = BufReader::with_capacity(PIECE, from);
     // Bytes of the line that are out already.
-    let mut out = None;
+    let mut out = 0;
     loop {
         let buffer = match reader.fill_buf().await {
             Ok([]) | Err(_) => return,
@@ -121,23 +121,20 @@ pub async fn copy(from: impl AsyncRead + Unpin, name: &str, lines: Lines, to: &O
         };
         let end = buffer.iter().position(|byte| *byte == b'\n');
         let content = end.unwrap_or(buffer.len());
-        let room = longest - out.unwrap_or(0);
-        let mut piece = match out {
-            None => prefix.clone().into_bytes(),
-            Some(_) => Vec::new(),
-        };
+        let room = longest - out;
+        let mut piece = if out == 0 { prefix.clone().into_bytes() } else { Vec::new() };
         let taken = if content > room {
             piece.extend_from_slice(&buffer[..room]);
             piece.push(b'\n');
-            out = None;
+            out = 0;
             room
         } else if end.is_some() {
             piece.extend_from_slice(&buffer[..=content]);
-            out = None;
+            out = 0;
             content + 1
         } else {
             piece.extend_from_slice(buffer);
-            out = Some(out.unwrap_or(0) + content);
+            out += content;
             content
         };
         reader.consume(taken);

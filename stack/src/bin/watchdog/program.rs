@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::BufMut;
 use http_body_util::BodyExt;
 use hyper::body::Frame;
+use hyper::header::CONTENT_TYPE;
 use hyper::{Response, StatusCode};
 use nix::sys::signal::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -34,9 +35,12 @@ const REST: Duration = Duration::from_millis(20);
 pub fn check(config: &Config) -> Result<(), String> {
     let Some(name) = config.command.first() else { return Ok(()) };
     let paths = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
-    let found = name.contains('/') && Path::new(name).exists()
-        || !name.contains('/') && std::env::split_paths(&paths).any(|folder| folder.join(name).exists());
-    let place = if name.contains('/') { "the path of a program" } else { "a program of PATH" };
+    let (found, place) = if name.contains('/') {
+        (Path::new(name).is_file(), "the path of a program")
+    } else {
+        let found = std::env::split_paths(&paths).any(|folder| folder.join(name).is_file());
+        (found, "a program of PATH")
+    };
     if found { Ok(()) } else { Err(format!("fprocess={name}: there is no such file, expected {place}")) }
 }
 
@@ -136,6 +140,20 @@ impl Cut {
 /// The status for a request whose body did not come to its end.
 pub fn request_status(problem: &(dyn std::error::Error + 'static)) -> StatusCode {
     if Silent::is_cause(problem) { StatusCode::REQUEST_TIMEOUT } else { StatusCode::BAD_REQUEST }
+}
+
+/// The answer to a call whose path no program can be told.
+pub fn bad_path() -> Response<Body> {
+    internal(StatusCode::BAD_REQUEST, "the path is not encoded correctly\n")
+}
+
+/// The answer that a program wrote.
+pub fn written(config: &Config, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    if let Some(value) = &config.content_type {
+        response.headers_mut().insert(CONTENT_TYPE, value.clone());
+    }
+    response
 }
 
 /// The answer when a program could not be started.
@@ -268,7 +286,8 @@ fn receiver(end: impl Into<OwnedFd>) -> std::io::Result<pipe::Receiver> {
     pipe::Receiver::from_owned_fd(end.into())
 }
 
-async fn until(deadline: Option<Instant>) {
+/// Waits for a call's end in time, if it has one.
+pub async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,

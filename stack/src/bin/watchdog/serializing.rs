@@ -3,14 +3,13 @@
 
 use std::rc::Rc;
 
-use hyper::header::CONTENT_TYPE;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response};
 use tokio::time::Instant;
 
-use crate::body::{Body, Collected, full, internal};
+use crate::body::{Body, Collected, full};
 use crate::config::Config;
 use crate::environment::{self, Variable};
-use crate::program::{Cut, Errors, Running, not_started};
+use crate::program::{Cut, Errors, Running, bad_path, not_started, until, written};
 use crate::reaper::Reaper;
 
 /// Bytes of output that there is room for at least when it is read.
@@ -25,7 +24,7 @@ pub async fn answer(
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let Some(variables) = environment::of(&parts) else {
-        return internal(StatusCode::BAD_REQUEST, "the path is not encoded correctly\n");
+        return bad_path();
     };
     let body = match collect(body, deadline).await {
         Ok(body) => body,
@@ -38,11 +37,7 @@ pub async fn answer(
     if let Some(cut) = ended.cut {
         return cut.answer(config);
     }
-    let mut response = Response::new(full(ended.output));
-    if let Some(value) = &config.content_type {
-        response.headers_mut().insert(CONTENT_TYPE, value.clone());
-    }
-    response
+    written(config, full(ended.output))
 }
 
 /// A program that has ended.
@@ -55,14 +50,13 @@ pub struct Ended {
 
 /// The whole body of a request, within the call's time.
 pub async fn collect(body: Body, deadline: Option<Instant>) -> Result<Body, Cut> {
-    let collected = match deadline {
-        Some(deadline) => match tokio::time::timeout_at(deadline, Collected::read(body)).await {
-            Ok(collected) => collected,
-            Err(_) => return Err(Cut::Late),
-        },
-        None => Collected::read(body).await,
-    };
-    collected.map(|body| Box::pin(body) as Body).map_err(Cut::Request)
+    tokio::select! {
+        biased;
+        collected = Collected::read(body) => {
+            collected.map(|body| Box::pin(body) as Body).map_err(Cut::Request)
+        }
+        () = until(deadline) => Err(Cut::Late),
+    }
 }
 
 /// Runs the program to its end.

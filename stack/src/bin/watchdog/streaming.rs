@@ -6,15 +6,14 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
-use hyper::header::CONTENT_TYPE;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response};
 use tokio::time::Instant;
 
-use crate::body::{Body, Problem, internal};
+use crate::body::{Body, Problem};
 use crate::config::Config;
 use crate::environment;
 use crate::output::say;
-use crate::program::{Cut, Errors, Running, not_started};
+use crate::program::{Cut, Errors, Running, bad_path, not_started, written};
 use crate::reaper::Reaper;
 
 /// Bytes of output that are read at once.
@@ -30,7 +29,7 @@ pub async fn answer(
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let Some(variables) = environment::of(&parts) else {
-        return internal(StatusCode::BAD_REQUEST, "the path is not encoded correctly\n");
+        return bad_path();
     };
     let running = match Running::start(config, reaper, variables, body, Errors::Logged) {
         Ok(running) => running,
@@ -62,11 +61,7 @@ pub async fn answer(
             Err(cut) => Some((rest.broken(cut)?, None)),
         }
     });
-    let mut response = Response::new(Box::pin(StreamBody::new(frames)) as Body);
-    if let Some(value) = &config.content_type {
-        response.headers_mut().insert(CONTENT_TYPE, value.clone());
-    }
-    response
+    written(config, Box::pin(StreamBody::new(frames)))
 }
 
 /// What is still to come of a program's output.

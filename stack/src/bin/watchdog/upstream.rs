@@ -15,7 +15,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use crate::body::{Body, Collected, empty, internal};
 use crate::link::Link;
@@ -23,7 +23,8 @@ use crate::mode::Target;
 use crate::output::say;
 use crate::patience::Limited;
 use crate::pool::Pool;
-use crate::program::request_status;
+use crate::program::{Cut, request_status, until};
+use crate::running::Place;
 use crate::task;
 
 /// Pause between tries while the program has not begun to listen.
@@ -69,25 +70,23 @@ impl Upstream {
     }
 
     /// Passes a call on. `kept` is held by a connection that changes its protocol, until that ends.
-    pub async fn answer<T: 'static>(
+    pub async fn answer(
         &self,
         mut request: Request<Body>,
         deadline: Option<Instant>,
-        kept: Rc<T>,
+        kept: Rc<Place>,
     ) -> Response<Body> {
         let asked = wants_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
         let (mut parts, body) = request.into_parts();
         self.readdress(&mut parts, asked.is_some());
         let sent = self.send(parts, body, deadline.unwrap_or_else(|| Instant::now() + COLD));
-        let answer = match deadline {
-            Some(deadline) => match timeout_at(deadline, sent).await {
-                Ok(answer) => answer,
-                Err(_) => {
-                    say("the call's time is over");
-                    return internal(StatusCode::GATEWAY_TIMEOUT, "");
-                }
-            },
-            None => sent.await,
+        let answer = tokio::select! {
+            biased;
+            answer = sent => answer,
+            () = until(deadline) => {
+                say(&Cut::Late);
+                return internal(StatusCode::GATEWAY_TIMEOUT, "");
+            }
         };
         let mut response = match answer {
             Ok(response) => response,
