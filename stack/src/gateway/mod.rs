@@ -250,6 +250,7 @@ fn world(options: &Options, store: Store, registries: Registries, timeout: Durat
             patience: options.registry_patience,
         },
         cgroup_root: options.cgroup_root.clone(),
+        limits: !options.without_limits,
         containerd_state: options.containerd_state.clone(),
         ready_timeout: options.ready_timeout,
         call_timeout: timeout,

@@ -84,6 +84,9 @@ pub struct Options {
     /// cgroup above the functions'; empty: no cgroups, and no limits
     #[arg(long, value_name = "CGROUP", default_value = "/workload")]
     pub cgroup_root: String,
+    /// Give functions cgroups without limits: for a cgroup2 without controllers, as hosts have beside those of version 1
+    #[arg(long)]
+    pub without_limits: bool,
     /// The functions' addresses
     #[arg(long, default_value = "10.62.0.0/16")]
     pub subnet: Subnet,

@@ -205,6 +205,7 @@ impl World {
             cgroup: surroundings::cgroup(&self.settings.cgroup_root, key, instance.replica),
         };
         let time = self.settings.call_timeout;
+        let limits = self.settings.limits.then_some(limits);
         let spec = specification(document, &image.process, &identity, limits, &paths, time).to_string();
         Ok(Furnished { image: image.reference.clone(), spec, mounts, fifos })
     }

@@ -84,6 +84,8 @@ pub struct Settings {
     pub registries: registry::Settings,
     /// cgroup above the functions'; empty: no cgroups and no limits.
     pub cgroup_root: String,
+    /// Whether those groups have limits.
+    pub limits: bool,
     /// containerd's folder of what runs.
     pub containerd_state: PathBuf,
     /// How long a new instance may take to become ready.

@@ -52,16 +52,17 @@ pub struct Paths {
     pub hosts: PathBuf,
     /// Folder of its secrets, if it has some.
     pub secrets: Option<PathBuf>,
-    /// Its cgroup; nothing: no cgroup and no limits.
+    /// Its cgroup; nothing: neither cgroup nor limits.
     pub cgroup: Option<String>,
 }
 
-/// Writes the specification. `time` is the longest that a call may take.
+/// Writes the specification. Without `limits` its cgroup sets none, not even ours. `time` is the longest that a call may
+/// take.
 pub fn specification(
     document: &Document,
     process: &Process,
     identity: &Identity,
-    limits: Limits,
+    limits: Option<Limits>,
     paths: &Paths,
     time: Duration,
 ) -> Value {
@@ -159,7 +160,7 @@ fn mounts(document: &Document, paths: &Paths) -> Vec<Value> {
     mounts
 }
 
-fn linux(limits: Limits, paths: &Paths) -> Value {
+fn linux(limits: Option<Limits>, paths: &Paths) -> Value {
     let mut namespaces: Vec<_> =
         ["pid", "ipc", "uts", "mount"].iter().map(|kind| json!({"type": kind})).collect();
     namespaces.push(json!({"type": "network", "path": paths.netns}));
@@ -174,6 +175,9 @@ fn linux(limits: Limits, paths: &Paths) -> Value {
     });
     if let Some(cgroup) = &paths.cgroup {
         namespaces.push(json!({"type": "cgroup"}));
+        linux["cgroupsPath"] = json!(cgroup);
+    }
+    if let (Some(limits), Some(_)) = (limits, &paths.cgroup) {
         // What the memory killer ends, it ends as a whole: half a function would neither answer nor be started again.
         let mut resources = json!({"pids": {"limit": PIDS}, "unified": {"memory.oom.group": "1"}});
         if let Some(bytes) = limits.memory {
@@ -183,7 +187,6 @@ fn linux(limits: Limits, paths: &Paths) -> Value {
         if let Some(quota) = limits.quota {
             resources["cpu"] = json!({"quota": quota, "period": Limits::PERIOD_US});
         }
-        linux["cgroupsPath"] = json!(cgroup);
         linux["resources"] = resources;
     }
     linux["namespaces"] = json!(namespaces);
@@ -229,7 +232,7 @@ mod tests {
     fn isolation() {
         let mut document = Document::new(&Key::new("f", "").unwrap(), "f");
         document.read_only_root_filesystem = true;
-        let limits = Limits { memory: Some(1 << 20), quota: Some(5000) };
+        let limits = Some(Limits { memory: Some(1 << 20), quota: Some(5000) });
         let spec =
             specification(&document, &Process::default(), &Identity::default(), limits, &paths(), TIME);
         assert_eq!(spec["process"]["noNewPrivileges"], true);
@@ -243,6 +246,9 @@ mod tests {
         for part in ["\"/var/openfaas/secrets\"", "\"/tmp\"", "/run/netns/a"] {
             assert!(text.contains(part), "{part}");
         }
+        let spec = specification(&document, &Process::default(), &Identity::default(), None, &paths(), TIME);
+        assert_eq!(spec["linux"]["cgroupsPath"], "/workload/openfaas-fn/f.0");
+        assert!(spec["linux"].get("resources").is_none());
         let bare = Paths { cgroup: None, ..paths() };
         let spec = specification(&document, &Process::default(), &Identity::default(), limits, &bare, TIME);
         assert!(!spec.to_string().contains("cgroup"));

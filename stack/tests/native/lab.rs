@@ -9,14 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use hyper::{Method, StatusCode};
 
-/// `admin:secret` in base64.
-/// The administrator.
+pub use crate::answer::{Answer, ask};
+
+/// The administrator: `admin:secret` in base64.
 pub const BASIC: &str = "Basic YWRtaW46c2VjcmV0";
 
 /// How the path of a shim ends.
@@ -31,6 +28,8 @@ pub struct Lab {
     address: SocketAddr,
     /// More of the gateway's command line.
     pub arguments: Vec<String>,
+    /// Whether functions have cgroups: without limits, for which this kind of host may have no controllers.
+    pub groups: bool,
     /// Where the gateway tells how it goes (sd_notify(3)).
     pub notify: Option<PathBuf>,
     /// A socket that the gateway is handed, with its name (sd_listen_fds(3)).
@@ -107,6 +106,7 @@ impl Lab {
             journald: None,
             address: "127.0.0.1:8080".parse().unwrap(),
             arguments: Vec::new(),
+            groups: false,
             notify: None,
             handed: None,
         }
@@ -172,8 +172,11 @@ impl Lab {
             command.arg(flag).arg(self.folder.join(name));
         }
         command.args(["--listen", "0.0.0.0:8080", "--ready-timeout", "20s"]);
-        // This kind of host may have no cgroup v2: limits are tested where there is one.
-        command.args(["--shim-cgroup", "", "--cgroup-root", ""]).args(&self.arguments);
+        match self.groups {
+            true => command.args(["--shim-cgroup", "/workload/shims", "--without-limits"]),
+            false => command.args(["--shim-cgroup", "", "--cgroup-root", ""]),
+        };
+        command.args(&self.arguments);
         self.gateway = Some(command.spawn().unwrap());
     }
 
@@ -323,97 +326,10 @@ impl Lab {
         let socket = self.folder.join("containerd.sock");
         stack::containerd::Containerd::new(socket, "overlayfs".into(), runtime, self.folder.clone())
     }
-
-    /// Everything on the machine that an instance could have left behind.
-    pub async fn leftovers(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        let inside = |folder: &Path| -> Vec<PathBuf> {
-            fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
-        };
-        for folder in ["netns", "fifo", "copies"] {
-            found.extend(inside(&self.folder.join(folder)));
-        }
-        // Of each namespace.
-        for folder in ["state/functions", "run/io.containerd.runtime.v2.task"] {
-            found.extend(inside(&self.folder.join(folder)).iter().flat_map(|namespace| inside(namespace)));
-        }
-        let mut found: Vec<_> = found.into_iter().map(|path| path.display().to_string()).collect();
-        let links = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
-        found.extend(
-            links.filter_map(|e| e.file_name().into_string().ok()).filter(|name| name.starts_with("of0-")),
-        );
-        let containerd = self.containerd();
-        for namespace in containerd.namespaces().await.unwrap() {
-            let namespace = namespace.name.as_str();
-            let containers = containerd.containers_of(namespace, None).await.unwrap();
-            found.extend(containers.into_iter().map(|container| format!("container {}", container.id)));
-            let snapshots = containerd.instance_snapshots(namespace).await.unwrap();
-            found.extend(snapshots.into_iter().map(|name| format!("snapshot {name}")));
-        }
-        found.extend(self.processes("/watchdog").into_iter().map(|pid| format!("process {pid}")));
-        // A shim goes a moment after its last answer.
-        let end = Instant::now() + Duration::from_secs(2);
-        while !self.processes(SHIM).is_empty() && Instant::now() < end {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        found.extend(self.processes(SHIM).into_iter().map(|pid| format!("shim {pid}")));
-        let sockets = fs::read_dir("/run/containerd/s").into_iter().flatten().flatten();
-        found.extend(sockets.map(|entry| entry.path().display().to_string()));
-        // Those of broken pulls go a moment later, and that of the collection of garbage after them.
-        let end = Instant::now() + Duration::from_secs(30);
-        let leases = async || containerd.leases("openfaas-fn").await.unwrap();
-        let mut left = leases().await;
-        while !left.is_empty() && Instant::now() < end {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            left = leases().await;
-        }
-        found.extend(left.into_iter().map(|lease| format!("lease {lease}")));
-        found
-    }
-}
-
-/// One request over a connection of its own.
-pub async fn ask(
-    address: SocketAddr,
-    method: Method,
-    path: &str,
-    body: &str,
-    headers: &[(&str, &str)],
-) -> Result<Answer, String> {
-    let stream = tokio::net::TcpStream::connect(address).await.map_err(|e| e.to_string())?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
-    let connection = tokio::spawn(connection);
-    let mut request = Request::builder().method(method).uri(path).header("host", "bothy");
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
-    let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
-    let (parts, body) = response.into_parts();
-    let body = body.collect().await.map_err(|e| e.to_string())?.to_bytes();
-    connection.abort();
-    Ok(Answer {
-        status: parts.status,
-        headers: parts.headers,
-        text: String::from_utf8_lossy(&body).into_owned(),
-    })
 }
 
 /// The parent of a process.
 pub fn parent(pid: i32) -> i32 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     text.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok()).unwrap()
-}
-
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: hyper::HeaderMap,
-    pub text: String,
-}
-
-impl Answer {
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
-    }
 }

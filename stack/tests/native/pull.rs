@@ -12,7 +12,7 @@ use super::lab::{Answer, Lab};
 use super::namespaces::inside;
 use super::registry::{self, PASSWORDS, Registry, push};
 use super::wire::{Fault, Wire};
-use super::{PATIENCE, deployment, image, layout, ready, tokens};
+use super::{PATIENCE, deployment, layout, ready, tokens};
 
 /// The plain registry of each test, and an image of it.
 pub const PLAIN: u16 = 5000;
@@ -41,7 +41,7 @@ pub async fn start(lab: &mut Lab, text: &str) {
     ready(lab).await;
 }
 
-async fn restart_with(lab: &mut Lab, text: &str) {
+pub async fn restart_with(lab: &mut Lab, text: &str) {
     lab.stop_gateway();
     configure(lab, text);
     lab.start_gateway();
@@ -61,7 +61,7 @@ pub async fn delete(lab: &Lab, name: &str) {
 }
 
 /// A deployment that is refused with all of these words.
-async fn refused(lab: &Lab, image: &str, words: &[&str]) {
+pub async fn refused(lab: &Lab, image: &str, words: &[&str]) {
     let answer = deploy(lab, 400, "refused", image).await;
     let begins = format!("unable to pull image {image}: cannot pull: ");
     for word in [&begins[..]].iter().chain(words) {
@@ -96,7 +96,7 @@ fn log_of(lab: &Lab) -> String {
 }
 
 /// Files of blobs in containerd.
-fn blobs(lab: &Lab) -> Vec<PathBuf> {
+pub fn blobs(lab: &Lab) -> Vec<PathBuf> {
     let folder = lab.folder.join("containerd/io.containerd.content.v1.content/blobs/sha256");
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
@@ -343,115 +343,6 @@ fn images_are_for_this_machine() {
         ready(&lab).await;
         comes_back(&lab, "both", "near\n").await;
     });
-}
-
-#[test]
-fn policies_and_absent_registries() {
-    inside("pull::policies_and_absent_registries", async |mut lab| {
-        image(&lab, "one", "here\n");
-        let mut plain = Some(Registry::start(&lab.folder, PLAIN, ""));
-        let address = plain.as_ref().unwrap().address.clone();
-        let one = own(&lab, "first", "first\n", "amd64");
-        let two = own(&lab, "second", "second\n", "amd64");
-        let broken = broken(&lab, &two);
-        push(&address, &one, "farm/f", "latest").await;
-        let image = "127.0.0.1:5000/farm/f";
-        let with = |policy: &str| format!("[registries]\npull_policy = \"{policy}\"\n{}", insecure(&[PLAIN]));
-
-        start(&mut lab, &with("Never")).await;
-        refused(&lab, image, &["is not on this machine", "\"Never\""]).await;
-        refused(
-            &lab,
-            "localhost/nothing",
-            &["localhost/nothing:latest is not on this machine", "built into"],
-        )
-        .await;
-        restart_with(&mut lab, &with("IfNotPresent")).await;
-        deploy(&lab, 200, "f", image).await;
-        answers(&lab, "f", "first\n").await;
-        // A newer one is not asked for, with either policy that says so.
-        push(&address, &two, "farm/f", "latest").await;
-        update(&lab, 200, "f", image).await;
-        answers(&lab, "f", "first\n").await;
-        restart_with(&mut lab, &with("Never")).await;
-        update(&lab, 200, "f", image).await;
-        answers(&lab, "f", "first\n").await;
-        // The default asks: at deployments, not at starts.
-        restart_with(&mut lab, &insecure(&[PLAIN])).await;
-        comes_back(&lab, "f", "first\n").await;
-        update(&lab, 200, "f", image).await;
-        answers(&lab, "f", "second\n").await;
-        // A newer one that does not run changes nothing, for the next start either.
-        push(&address, &broken, "farm/f", "latest").await;
-        let failed = update(&lab, 400, "f", image).await;
-        assert!(failed.text.contains("ended with status"), "{}", failed.text);
-        comes_back(&lab, "f", "second\n").await;
-
-        // Without the registry: what is here starts, at once and after everything was down.
-        drop(plain.take());
-        comes_back(&lab, "f", "second\n").await;
-        lab.kill_gateway();
-        lab.kill_containerd();
-        lab.start_containerd();
-        lab.start_gateway();
-        ready(&lab).await;
-        comes_back(&lab, "f", "second\n").await;
-        let answer = update(&lab, 500, "f", image).await;
-        for words in ["registry 127.0.0.1:5000", "cannot connect", "pull_policy = \"IfNotPresent\""] {
-            assert!(answer.text.contains(words), "{words}: {}", answer.text);
-        }
-        answers(&lab, "f", "second\n").await;
-        deploy(&lab, 200, "brought", "localhost/one").await;
-        delete(&lab, "brought").await;
-
-        // And when what is here is damaged, as after a power cut, it is fetched again as soon as the registry is back.
-        push_after_return(&mut plain, &lab, &two).await;
-        lab.kill_gateway();
-        lab.kill_containerd();
-        for blob in blobs(&lab) {
-            let size = usize::try_from(blob.metadata().unwrap().len()).unwrap();
-            fs::set_permissions(&blob, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-            fs::write(&blob, vec![0; size]).unwrap();
-        }
-        for pid in lab.processes("/watchdog") {
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
-                .unwrap();
-        }
-        lab.start_containerd();
-        lab.start_gateway();
-        lab.until("/function/f", "second\n", PATIENCE).await;
-        delete(&lab, "f").await;
-        assert_eq!(lab.leftovers().await, Vec::<String>::new());
-    });
-}
-
-async fn push_after_return(plain: &mut Option<Registry>, lab: &Lab, layout: &Path) {
-    let registry = plain.insert(Registry::start(&lab.folder, PLAIN, ""));
-    push(&registry.address, layout, "farm/f", "latest").await;
-}
-
-/// An image like another, whose program does not start.
-fn broken(lab: &Lab, like: &Path) -> PathBuf {
-    let folder = lab.folder.join("own/broken");
-    let blobs = folder.join("blobs/sha256");
-    fs::create_dir_all(&blobs).unwrap();
-    let source = |digest: &str| like.join("blobs/sha256").join(digest.trim_start_matches("sha256:"));
-    let keep = |bytes: &[u8]| {
-        let digest = registry::digest(bytes);
-        fs::write(blobs.join(digest.trim_start_matches("sha256:")), bytes).unwrap();
-        digest
-    };
-    let mut manifest: Value = serde_json::from_slice(&registry::manifest(like)).unwrap();
-    keep(&fs::read(source(manifest["layers"][0]["digest"].as_str().unwrap())).unwrap());
-    let text = fs::read(source(manifest["config"]["digest"].as_str().unwrap())).unwrap();
-    let mut config: Value = serde_json::from_slice(&text).unwrap();
-    config["config"]["Env"] = json!(["mode=none"]);
-    let config = config.to_string();
-    manifest["config"]["digest"] = json!(keep(config.as_bytes()));
-    manifest["config"]["size"] = json!(config.len());
-    let digest = keep(manifest.to_string().as_bytes());
-    fs::write(folder.join("index.json"), json!({"manifests": [{"digest": digest}]}).to_string()).unwrap();
-    folder
 }
 
 #[test]
