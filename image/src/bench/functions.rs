@@ -8,9 +8,9 @@ use crate::build::Options;
 use crate::qemu::{Error, Result};
 use crate::{build, host, testing};
 
-/// Measures `stopped_to_reply_p50` and `first_deploy_p50` with their floor, `failed_first_calls`, `throughput_c16` with its
-/// floor, `added_latency_p99`, `idle_function_cost`, `prepared_function_cost` and `gateway_rss_100`. Every median is of `runs`
-/// times ten.
+/// Measures `stopped_to_reply_p50`, `stopping_to_reply_p50`, `frozen_to_reply_p50` and `first_deploy_p50` with their floors,
+/// `failed_first_calls`, `throughput_c16` with its floor, `added_latency_p99`, `idle_function_cost`,
+/// `prepared_function_cost` and `gateway_rss_100`. Every median is of `runs` times ten; first calls are 400 for each run.
 ///
 /// # Errors
 /// The image cannot be built, or the bench fails: it says why itself.
@@ -19,7 +19,7 @@ pub fn functions(options: &Options, runs: usize) -> Result<Vec<Figure>> {
     let artifacts = build::ensure(options)?;
     let root = testing::root_files(&artifacts, &options.out.join(&artifacts.name))?;
     let rounds = runs.max(1).saturating_mul(10).to_string();
-    let calls = runs.max(1).saturating_mul(100).to_string();
+    let calls = runs.max(1).saturating_mul(400).to_string();
     let mut command = testing::cargo(&options.source);
     command.args(["bench", "--package", "stack", "--bench", "functions", "--locked", "--"]);
     command.args(["--rounds", &rounds, "--first-calls", &calls]).env("BOTHY_ROOTFS", root);

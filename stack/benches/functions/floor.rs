@@ -21,9 +21,11 @@ pub struct Floor {
     pub start_ms: f64,
     /// `crun run` to the first HTTP 200.
     pub run_ms: f64,
+    /// The write that thaws a frozen cgroup to the first HTTP 200.
+    pub thaw_ms: f64,
 }
 
-/// Measures both, with the same program as the functions run.
+/// Measures all of them, with the same program as the functions run.
 pub async fn of_starts(lab: &Lab, rounds: usize) -> Floor {
     let bundle = bundle(&lab.folder.join("floor"));
     let crun = lab.folder.join("bin/crun");
@@ -33,7 +35,7 @@ pub async fn of_starts(lab: &Lab, rounds: usize) -> Floor {
         assert!(command.status().unwrap().success(), "crun {words:?}");
     };
     let folder = bundle.to_str().unwrap();
-    let (mut starts, mut runs) = (Vec::new(), Vec::new());
+    let (mut starts, mut runs, mut thaws) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
         call(&["create", "--bundle", folder, ID]);
         let began = Instant::now();
@@ -45,9 +47,32 @@ pub async fn of_starts(lab: &Lab, rounds: usize) -> Floor {
         call(&["run", "--detach", "--bundle", folder, ID]);
         answer().await;
         runs.push(milliseconds(began));
+        let group = freeze(lab).await;
+        let began = Instant::now();
+        fs::write(group.join("cgroup.freeze"), "0").unwrap();
+        answer().await;
+        thaws.push(milliseconds(began));
         call(&["delete", "--force", ID]);
     }
-    Floor { start_ms: percentile(starts, 50), run_ms: percentile(runs, 50) }
+    let median = |values| percentile(values, 50);
+    Floor { start_ms: median(starts), run_ms: median(runs), thaw_ms: median(thaws) }
+}
+
+/// Puts the program into a cgroup of its own and freezes it.
+async fn freeze(lab: &Lab) -> PathBuf {
+    let group = Path::new("/sys/fs/cgroup/floor");
+    fs::create_dir_all(group).unwrap();
+    for pid in lab.processes(PROGRAM) {
+        fs::write(group.join("cgroup.procs"), pid.to_string()).unwrap();
+    }
+    fs::write(group.join("cgroup.freeze"), "1").unwrap();
+    let rests = || fs::read_to_string(group.join("cgroup.events")).unwrap().contains("frozen 1");
+    let began = Instant::now();
+    while !rests() {
+        assert!(began.elapsed() < Duration::from_secs(10), "the floor's program does not come to rest");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    group.to_owned()
 }
 
 /// Since then.

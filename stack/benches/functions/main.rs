@@ -2,6 +2,9 @@
 //! in namespaces of their own; each figure beside the least that this host can do, measured in the same run.
 
 #[allow(dead_code, reason = "the tests use more of it")]
+#[path = "../../tests/native/answer.rs"]
+mod answer;
+#[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../../tests/native/lab.rs"]
 mod lab;
 #[allow(dead_code, reason = "the tests use more of it")]
@@ -23,7 +26,7 @@ use std::time::Duration;
 use figure::Figure;
 use hyper::Method;
 use lab::Lab;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The image of the echo function: this program.
 const ECHO: &str = "localhost/echo:latest";
@@ -51,9 +54,10 @@ async fn measure(mut lab: Lab, arguments: &[String]) {
         arguments.get(at + 1)?.parse().ok()
     };
     let rounds = number("--rounds").unwrap_or(ROUNDS);
-    let first_calls = number("--first-calls").unwrap_or(200);
+    let first_calls = number("--first-calls").unwrap_or(1_000);
     let process = json!({"Entrypoint": [PROGRAM, "echo"], "User": "1000:1000"});
     layout::assemble(&lab.folder.join("images/echo"), ECHO, architecture(), &process, &[&layer()]);
+    lab.groups = true;
     lab.start_containerd();
     lab.start_gateway();
     lab.until("/healthz", "", Duration::from_secs(60)).await;
@@ -62,11 +66,17 @@ async fn measure(mut lab: Lab, arguments: &[String]) {
     delete(&lab, "warm").await;
 
     let floor = floor::of_starts(&lab, rounds).await;
+    let stopped = cold::stopped(&lab, rounds).await;
+    let frozen = cold::frozen(&lab, rounds).await;
+    let deployed = cold::deployed(&lab, rounds).await;
+    let at_once = cold::at_once(&lab, first_calls).await;
     let mut figures = vec![
         Figure::alone("crun_run_p50", floor.run_ms, "ms"),
-        Figure::with_floor("stopped_to_reply_p50", cold::stopped(&lab, rounds).await, "ms", floor.start_ms),
-        Figure::with_floor("first_deploy_p50", cold::deployed(&lab, rounds).await, "ms", floor.start_ms),
-        Figure::alone("failed_first_calls", cold::failed(&lab, first_calls).await, "calls"),
+        Figure::with_floor("stopped_to_reply_p50", stopped, "ms", floor.start_ms),
+        Figure::with_floor("stopping_to_reply_p50", at_once.taken, "ms", floor.start_ms),
+        Figure::with_floor("frozen_to_reply_p50", frozen, "ms", floor.thaw_ms),
+        Figure::with_floor("first_deploy_p50", deployed, "ms", floor.start_ms),
+        Figure::alone("failed_first_calls", at_once.failed, "calls"),
     ];
     figures.extend(load::figures(&lab).await);
     figures.extend(cost::figures(&lab).await);
@@ -86,8 +96,14 @@ fn architecture() -> &'static str {
 }
 
 async fn deploy(lab: &Lab, name: &str) {
-    let body = json!({"service": name, "image": ECHO}).to_string();
-    lab.expect(200, Method::POST, "/system/functions", &body).await;
+    deploy_with(lab, name, json!({})).await;
+}
+
+/// With more fields of the request.
+async fn deploy_with(lab: &Lab, name: &str, mut body: Value) {
+    body["service"] = json!(name);
+    body["image"] = json!(ECHO);
+    lab.expect(200, Method::POST, "/system/functions", &body.to_string()).await;
 }
 
 async fn delete(lab: &Lab, name: &str) {
