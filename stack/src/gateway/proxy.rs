@@ -14,6 +14,7 @@ use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::Gateway;
@@ -29,10 +30,14 @@ const IDLE_CONNECTIONS: usize = 256;
 /// be closed from the other side.
 const IDLE_TIME: Duration = Duration::from_secs(4);
 
+/// Upgraded connections (websockets) at a time: they have no time limit, and each holds two sockets and two buffers.
+const TUNNELS: usize = 256;
+
 /// The client towards functions.
 pub struct Proxy {
     client: Client<HttpConnector, Body>,
     limit: Duration,
+    tunnels: Arc<Semaphore>,
 }
 
 impl Proxy {
@@ -46,7 +51,7 @@ impl Proxy {
             .pool_idle_timeout(IDLE_TIME)
             .pool_timer(TokioTimer::new())
             .build(connector);
-        Self { client, limit }
+        Self { client, limit, tunnels: Arc::new(Semaphore::new(TUNNELS)) }
     }
 
     /// The longest that a call may take.
@@ -86,6 +91,15 @@ impl Gateway {
         let mut tally = Tally::begin(function.clone());
 
         let upgrade = upgrade_of(&request);
+        let place = match upgrade.is_some().then(|| self.proxy.tunnels.clone().try_acquire_owned()) {
+            None => None,
+            Some(Ok(place)) => Some(place),
+            Some(Err(_)) => {
+                tally.refused(StatusCode::SERVICE_UNAVAILABLE.as_u16());
+                let message = format!("{TUNNELS} upgraded connections are open, and no more are let in.");
+                return proxy_error(StatusCode::SERVICE_UNAVAILABLE, message);
+            }
+        };
         let request_type = request.headers().get(CONTENT_TYPE).cloned();
         let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
         let (mut parts, body) = request.into_parts();
@@ -149,7 +163,7 @@ impl Gateway {
         tally.answered(response.status().as_u16());
         if let (StatusCode::SWITCHING_PROTOCOLS, Some(client_side)) = (response.status(), client_side) {
             let function_side = hyper::upgrade::on(&mut response);
-            tokio::spawn(tunnel(client_side, function_side, (running, tally)));
+            tokio::spawn(tunnel(client_side, function_side, (running, tally, place)));
             return response.map(|_| empty(StatusCode::OK).into_body());
         }
         strip(response.headers_mut());
@@ -316,7 +330,7 @@ impl hyper::body::Body for Lent {
 async fn tunnel(
     client: hyper::upgrade::OnUpgrade,
     function: hyper::upgrade::OnUpgrade,
-    inside: (Running, Tally),
+    inside: (Running, Tally, Option<OwnedSemaphorePermit>),
 ) {
     if let Ok((client, function)) = tokio::try_join!(client, function) {
         let (mut client, mut function) = (TokioIo::new(client), TokioIo::new(function));

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::{BodyExt, StreamBody};
-use hyper::Method;
 use hyper::body::{Frame, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, LOCATION, UPGRADE};
+use hyper::{Method, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -175,15 +175,20 @@ fn who_leaves_ends_the_call() {
     });
 }
 
-/// Changes to another protocol, and says something in it.
-pub async fn websocket(line: &mut Line) {
+/// Asks to change to another protocol.
+async fn upgraded(line: &mut Line) -> Response<Incoming> {
     let headers = [
         (CONNECTION.as_str(), "keep-alive, Upgrade"),
         (UPGRADE.as_str(), "websocket"),
         ("sec-websocket-version", "13"),
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ];
-    let answer = line.send(Method::GET, "/function/f/socket", &headers, empty()).await.unwrap();
+    line.send(Method::GET, "/function/f/socket", &headers, empty()).await.unwrap()
+}
+
+/// Changes to another protocol, and says something in it.
+pub async fn websocket(line: &mut Line) {
+    let answer = upgraded(line).await;
     assert_eq!((answer.status().as_u16(), &answer.headers()[UPGRADE]), (101, &"websocket".parse().unwrap()));
     let mut socket = TokioIo::new(hyper::upgrade::on(answer).await.unwrap());
     // A text frame of the client's (RFC 6455, section 5.7), then whatever else.
@@ -203,6 +208,27 @@ fn websockets() {
         let stage = start(&mut lab).await;
         let mut line = Line::plain(plain(), 1).await;
         websocket(&mut line).await;
+        stage.until_left().await;
+        // They have no end, so there is an end to how many they are.
+        let mut open = Vec::new();
+        for _ in 0..256 {
+            let mut line = Line::plain(plain(), 1).await;
+            let answer = upgraded(&mut line).await;
+            assert_eq!(answer.status().as_u16(), 101);
+            open.push((hyper::upgrade::on(answer).await.unwrap(), line));
+        }
+        let mut line = Line::plain(plain(), 1).await;
+        let refused = upgraded(&mut line).await;
+        assert_eq!(refused.status().as_u16(), 503);
+        let words = refused.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(words, "256 upgraded connections are open, and no more are let in.");
+        assert_eq!(line.get("/function/f/").await.unwrap().0, 200);
+        open.pop();
+        let begun = Instant::now();
+        while upgraded(&mut Line::plain(plain(), 1).await).await.status().as_u16() != 101 {
+            assert!(begun.elapsed() < Duration::from_secs(10), "no place gets free");
+        }
+        drop(open);
         stage.until_left().await;
     });
 }
