@@ -21,6 +21,7 @@ mod function;
 mod functions;
 mod garbage;
 mod group;
+mod hosts;
 mod images;
 mod instance;
 mod knock;
@@ -33,6 +34,7 @@ mod probe;
 mod ready;
 mod removal;
 mod replicas;
+mod resolvers;
 mod rest;
 mod scale;
 mod secrets;
@@ -65,6 +67,7 @@ pub use usage::Usage;
 
 use crate::containerd::{Containerd, Layout};
 use crate::desired::{Namespaces, Store, on_disk};
+use crate::error::Result;
 use crate::network::Network;
 use crate::registry;
 
@@ -112,10 +115,12 @@ pub struct World {
     pub baked: Vec<Layout>,
     /// Settings.
     pub settings: Settings,
+    /// The names that instances find in their `/etc/hosts`.
+    hosts: hosts::Hosts,
     starts: Semaphore,
     /// Places for instances that are prepared and wait for a call.
     prepared: Arc<Semaphore>,
-    /// Held while the files that instances share are written.
+    /// Held while the resolv.conf that instances share is written.
     refreshing: Mutex<()>,
     /// Whether the leftovers of former lives are gone, and actors may begin.
     swept: watch::Sender<bool>,
@@ -138,6 +143,7 @@ impl World {
     ) -> Self {
         let starts = Semaphore::new(STARTS_AT_ONCE);
         let prepared = Arc::new(Semaphore::new(settings.prepared));
+        let hosts = hosts::Hosts::new(settings.run.join("hosts"), network.gateway());
         let (refreshing, swept, removed) = (Mutex::default(), watch::Sender::new(false), Notify::new());
         Self {
             containerd,
@@ -147,6 +153,7 @@ impl World {
             namespaces,
             baked,
             settings,
+            hosts,
             starts,
             prepared,
             refreshing,
@@ -171,7 +178,7 @@ fn pause(attempt: u32) -> Duration {
 
 /// Brings the machine's network and containerd into order, and lets the actors begin.
 pub async fn begin(world: &Arc<World>, functions: &Arc<Functions>) {
-    tokio::spawn(set_up_network(world.clone()));
+    tokio::spawn(set_up_network(world.clone(), functions.clone()));
     tokio::spawn(surroundings::follow(world.clone()));
     tokio::spawn(garbage::collect(world.clone()));
     let mut attempt = 0;
@@ -213,13 +220,20 @@ pub async fn first_answers(functions: &Functions, patience: Duration) {
     let _ = tokio::time::timeout(patience, answered).await;
 }
 
-async fn set_up_network(world: Arc<World>) {
+async fn set_up_network(world: Arc<World>, functions: Arc<Functions>) {
     let mut attempt = 0;
-    while let Err(error) = world.network.set_up().await {
+    while let Err(error) = try_network(&world).await {
         tracing::error!("the functions' network: {error}");
+        functions.notice("network", Some(error.to_string()));
         tokio::time::sleep(pause(attempt + 3)).await;
         attempt += 1;
     }
+    functions.notice("network", None);
+}
+
+async fn try_network(world: &World) -> Result<()> {
+    let text = surroundings::read(&world.settings.resolv_conf)?;
+    world.network.set_up(&resolvers::of(&text)).await
 }
 
 /// Imports the baked images that no function has asked for yet, so that the first deployment finds them unpacked.

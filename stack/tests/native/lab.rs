@@ -219,6 +219,13 @@ impl Lab {
         Command::new(self.programs.join("journalctl")).args(words).stdin(Stdio::null()).output().unwrap()
     }
 
+    /// Runs the appliance's nft, which must succeed.
+    pub fn nft(&self, words: &[&str]) {
+        let status =
+            Command::new(self.programs.join("nft")).args(words).stdin(Stdio::null()).status().unwrap();
+        assert!(status.success(), "nft {words:?}: {status}");
+    }
+
     pub fn kill_journald(&mut self) {
         let mut child = self.journald.take().unwrap();
         child.kill().unwrap();
@@ -338,10 +345,7 @@ impl Lab {
             found.extend(inside(&self.folder.join(folder)).iter().flat_map(|namespace| inside(namespace)));
         }
         let mut found: Vec<_> = found.into_iter().map(|path| path.display().to_string()).collect();
-        let links = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
-        found.extend(
-            links.filter_map(|e| e.file_name().into_string().ok()).filter(|name| name.starts_with("of0-")),
-        );
+        found.extend(links().into_iter().filter(|name| name.starts_with("of0-")));
         let containerd = self.containerd();
         for namespace in containerd.namespaces().await.unwrap() {
             let namespace = namespace.name.as_str();
@@ -398,6 +402,12 @@ pub async fn ask(
         headers: parts.headers,
         text: String::from_utf8_lossy(&body).into_owned(),
     })
+}
+
+/// The links of the test's own network. (`/sys` shows those of the host.)
+pub fn links() -> Vec<String> {
+    let text = fs::read_to_string("/proc/net/dev").unwrap();
+    text.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect()
 }
 
 /// The parent of a process.
