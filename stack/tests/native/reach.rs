@@ -192,6 +192,10 @@ fn nats_where_it_is_allowed_and_nothing_else_of_the_loopback() {
         }
         assert_eq!(function.ask("10.62.0.1:4222").err(), Some(std::io::ErrorKind::HostUnreachable));
 
+        let localnet = |link: &str| {
+            std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{link}/route_localnet")).unwrap()
+        };
+        assert_eq!(["of0", "all", "default", "of0-0002"].map(localnet), ["1\n", "0\n", "0\n", "0\n"]);
         // A function that could send whatever it liked gets no further: not even to NATS.
         function.let_loopback_out();
         let (moment, all) = (
@@ -210,8 +214,7 @@ fn nats_where_it_is_allowed_and_nothing_else_of_the_loopback() {
 
         restart(&mut lab, "").await;
         assert_eq!(function.connect("10.62.0.1:4222").err(), Some(ConnectionRefused));
-        let localnet = std::fs::read_to_string("/proc/sys/net/ipv4/conf/of0/route_localnet").unwrap();
-        assert_eq!(localnet, "0\n");
+        assert_eq!(localnet("of0"), "0\n");
         // Without the rules too, now.
         lab.nft(&["delete", "table", "inet", "bothy"]);
         assert_eq!(
