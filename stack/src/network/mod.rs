@@ -81,8 +81,8 @@ impl Network {
     }
 
     /// Puts our rules in place, then makes bridge and forwarding, which are left as they are where they are there already:
-    /// no function has a link before there are rules. `servers` are the machine's servers of names.
-    pub async fn set_up(&self, servers: &BTreeSet<Ipv4Addr>) -> Result<()> {
+    /// no function has a link before there are rules. `servers` gives the machine's servers of names.
+    pub async fn set_up(&self, servers: impl FnOnce() -> BTreeSet<Ipv4Addr>) -> Result<()> {
         let Settings { bridge, nft, egress, .. } = &self.settings;
         // Only for the way to NATS, and never without the rules that close the rest of the loopback.
         let localnet = format!("ipv4/conf/{bridge}/route_localnet");
@@ -99,7 +99,7 @@ impl Network {
     }
 
     /// Lets functions ask these servers of names, and none that they might ask before.
-    pub async fn allow_names(&self, servers: &BTreeSet<Ipv4Addr>) -> Result<()> {
+    pub async fn allow_names(&self, servers: impl FnOnce() -> BTreeSet<Ipv4Addr>) -> Result<()> {
         self.firewall.load(&self.settings, servers).await
     }
 

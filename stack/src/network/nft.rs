@@ -14,18 +14,23 @@ use crate::error::{Error, Result};
 /// Our table.
 #[derive(Default)]
 pub struct Firewall {
-    /// The text that was loaded last. Held while nft runs: the last one to load must be who knows most.
+    /// The text that was loaded last. Held from the look at the servers until nft has run: the last one to load must be who
+    /// knows most.
     loaded: Mutex<Option<String>>,
 }
 
 impl Firewall {
     /// Puts the table in place that goes with these servers of names, unless it is there.
-    pub async fn load(&self, settings: &Settings, servers: &BTreeSet<Ipv4Addr>) -> Result<()> {
+    pub async fn load(
+        &self,
+        settings: &Settings,
+        servers: impl FnOnce() -> BTreeSet<Ipv4Addr>,
+    ) -> Result<()> {
         if settings.nft.is_empty() {
             return Ok(());
         }
         let mut loaded = self.loaded.lock().await;
-        let wanted = rules::table(settings, servers);
+        let wanted = rules::table(settings, &servers());
         if loaded.as_ref() != Some(&wanted) {
             run(&settings.nft, &wanted).await?;
             *loaded = Some(wanted);
@@ -78,16 +83,16 @@ mod tests {
         let servers = |text: &[&str]| text.iter().map(|server| server.parse().unwrap()).collect();
         for (names, wanted) in [(&[][..], 1), (&[], 1), (&["192.0.2.53"], 2), (&["192.0.2.53"], 2), (&[], 3)]
         {
-            firewall.load(&settings, &servers(names)).await.unwrap();
+            firewall.load(&settings, || servers(names)).await.unwrap();
             assert_eq!(times(), wanted, "{names:?}");
         }
         // What was not loaded is tried again.
         fs::write(&program, "#!/bin/sh\necho 'no  such\nmodule' >&2\nexit 1\n").unwrap();
         for _ in 0..2 {
-            let error = firewall.load(&settings, &servers(&["192.0.2.54"])).await.unwrap_err().to_string();
+            let error = firewall.load(&settings, || servers(&["192.0.2.54"])).await.unwrap_err().to_string();
             assert!(error.ends_with("exit status: 1: no such module"), "{error}");
         }
         settings.nft = String::new();
-        firewall.load(&settings, &servers(&["192.0.2.55"])).await.unwrap();
+        firewall.load(&settings, || servers(&["192.0.2.55"])).await.unwrap();
     }
 }

@@ -67,7 +67,6 @@ pub use usage::Usage;
 
 use crate::containerd::{Containerd, Layout};
 use crate::desired::{Namespaces, Store, on_disk};
-use crate::error::Result;
 use crate::network::Network;
 use crate::registry;
 
@@ -222,18 +221,14 @@ pub async fn first_answers(functions: &Functions, patience: Duration) {
 
 async fn set_up_network(world: Arc<World>, functions: Arc<Functions>) {
     let mut attempt = 0;
-    while let Err(error) = try_network(&world).await {
+    let servers = || resolvers::of(&world.settings.resolv_conf);
+    while let Err(error) = world.network.set_up(servers).await {
         tracing::error!("the functions' network: {error}");
         functions.notice("network", Some(error.to_string()));
         tokio::time::sleep(pause(attempt + 3)).await;
         attempt += 1;
     }
     functions.notice("network", None);
-}
-
-async fn try_network(world: &World) -> Result<()> {
-    let text = surroundings::read(&world.settings.resolv_conf)?;
-    world.network.set_up(&resolvers::of(&text)).await
 }
 
 /// Imports the baked images that no function has asked for yet, so that the first deployment finds them unpacked.

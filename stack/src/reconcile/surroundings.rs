@@ -15,23 +15,21 @@ use crate::log::remark;
 /// Pause between two looks at the machine's resolv.conf.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Brings the resolv.conf that all instances share up to date, and gives its place and its text. It is rewritten in place:
-/// a bind mount keeps showing the file that it was made of.
-pub fn refresh(world: &World) -> Result<(PathBuf, String)> {
+/// Brings the resolv.conf that all instances share up to date. It is rewritten in place: a bind mount keeps showing the file
+/// that it was made of.
+pub fn refresh(world: &World) -> Result<PathBuf> {
     // Two at once could leave the older text behind.
     let _turn = world.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = &world.settings.run;
     fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.clone(), source })?;
-    let text = read(&world.settings.resolv_conf)?;
-    Ok((update(folder.join("resolv.conf"), &text)?, text))
-}
-
-/// The machine's resolv.conf. Without one there is no network yet, or none ever: functions run all the same.
-pub fn read(path: &Path) -> Result<String> {
-    match fs::read_to_string(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
-        read => read.map_err(|source| Error::Read { path: path.to_owned(), source }),
-    }
+    let source = &world.settings.resolv_conf;
+    let text = match fs::read_to_string(source) {
+        Ok(text) => text,
+        // No network yet, or none ever: functions run all the same.
+        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(Error::Read { path: source.clone(), source: error }),
+    };
+    update(folder.join("resolv.conf"), &text)
 }
 
 /// Keeps the instances' resolv.conf like the machine's, and the way open to the servers that it names: a function that
@@ -51,8 +49,8 @@ pub async fn follow(world: Arc<World>) {
 }
 
 async fn keep(world: &World) -> Result<()> {
-    let (_, text) = refresh(world)?;
-    world.network.allow_names(&resolvers::of(&text)).await
+    refresh(world)?;
+    world.network.allow_names(|| resolvers::of(&world.settings.resolv_conf)).await
 }
 
 /// What changes when a file is written or replaced; nothing where there is none.
