@@ -11,6 +11,7 @@ use hyper::Method;
 
 use super::namespaces::inside;
 use super::peer::{Inside, Peer, first_words, reaches, v4};
+use super::tls::heard;
 use super::{IMAGE, PATIENCE, deployment, image, ready};
 use crate::lab::Lab;
 
@@ -231,11 +232,17 @@ fn no_rules_no_network() {
         let nft = lab.folder.join("bin/nft");
         let good = std::fs::read(&nft).unwrap();
         std::fs::write(&nft, "#!/bin/sh\necho no such module >&2\nexit 1\n").unwrap();
+        let path = lab.folder.join("notify");
+        let supervisor = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        lab.notify = Some(path);
         lab.start_containerd();
         lab.start_gateway();
         ready(&lab).await;
         let refused = lab.expect(400, Method::POST, "/system/functions", &deployment("f", IMAGE)).await;
         assert!(refused.text.contains("look up of0"), "{}", refused.text);
+        let program = nft.display();
+        heard(&supervisor, &format!("X_NOTICE=network: {program} -f -: exit status: 1: no such module"))
+            .await;
         std::fs::write(&nft, good).unwrap();
         let end = Instant::now() + PATIENCE;
         while !crate::lab::links().iter().any(|link| link == "of0") {
