@@ -18,11 +18,16 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 pub use addresses::{Addresses, Subnet};
 use provisioning::Egress;
+use tokio::sync::watch;
 
 use crate::error::{Error, Result};
+
+/// How long an instance waits for the network to be made: at a machine's start it may be the earlier one.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where things go and how they are called.
 #[derive(Debug, Clone)]
@@ -65,6 +70,8 @@ pub struct Network {
     host: rtnetlink::Handle,
     addresses: Mutex<Addresses>,
     firewall: nft::Firewall,
+    /// Whether it was set up.
+    up: watch::Sender<bool>,
 }
 
 impl Network {
@@ -77,7 +84,8 @@ impl Network {
         })?;
         tokio::spawn(connection);
         let addresses = Mutex::new(Addresses::new(settings.subnet));
-        Ok(Self { settings, host, addresses, firewall: nft::Firewall::default() })
+        let (firewall, up) = (nft::Firewall::default(), watch::Sender::new(false));
+        Ok(Self { settings, host, addresses, firewall, up })
     }
 
     /// Puts our rules in place, then makes bridge and forwarding, which are left as they are where they are there already:
@@ -95,7 +103,9 @@ impl Network {
         if wanted {
             set(&localnet, "1")?;
         }
-        set("ipv4/ip_forward", "1")
+        set("ipv4/ip_forward", "1")?;
+        self.up.send_replace(true);
+        Ok(())
     }
 
     /// Lets functions ask these servers of names, and none that they might ask before.
@@ -136,6 +146,8 @@ impl Network {
         // Left by a former life under the same name.
         netns::remove(&path)?;
         links::remove(&self.host, &self.link(address)).await?;
+        // Where it takes longer there may be a bridge all the same, with the rules of the last gateway.
+        let _ = tokio::time::timeout(PATIENCE, self.up.subscribe().wait_for(|up| *up)).await;
         let bridge = links::index(&self.host, &self.settings.bridge).await?;
         let plan = netns::Plan {
             path: path.clone(),
