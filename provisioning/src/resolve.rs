@@ -10,19 +10,21 @@ use toml::de::{DeTable, DeValue};
 use crate::reader::{Elsewhere, Reader};
 use crate::report::Report;
 use crate::{
-    Config, Function, Gateway, Invalid, Mirror, Namespace, Registries, Registry, RegistryName, Resources, Tls,
+    Config, Destination, Egress, Function, Gateway, Invalid, Mirror, Namespace, Registries, Registry,
+    RegistryName, Resources, Tls,
 };
 
 /// The only version of the file that there is.
 const VERSION: &str = "1";
 
-const TOP: [&str; 5] = ["version", "hostname", "gateway", "registries", "functions"];
+const TOP: [&str; 6] = ["version", "hostname", "gateway", "registries", "egress", "functions"];
 const GATEWAY: [&str; 8] =
     ["user", "password", "provider_name", "timeout", "tls_certificate", "tls_key", "tls_listen", "tls_only"];
 /// The port of plain HTTP, which is taken.
 const PLAIN_PORT: u16 = 8080;
 const REGISTRIES: [&str; 2] = ["pull_policy", "docker_config"];
 const REGISTRY: [&str; 3] = ["mirrors", "insecure", "ca"];
+const EGRESS: [&str; 3] = ["world", "nats", "allow"];
 /// The registry of the images that the machine brings: there is no such host to ask.
 const LOCAL: &str = "localhost";
 const FUNCTION: [&str; 11] = [
@@ -46,6 +48,7 @@ const ELSEWHERE: &Elsewhere = &[
     ("under `[gateway]`", &GATEWAY),
     ("under `[registries]`", &REGISTRIES),
     ("under `[registries.\"HOST\"]`", &REGISTRY),
+    ("under `[egress]`", &EGRESS),
     ("under `[functions.NAME]`", &FUNCTION),
     ("under `[functions.NAME.limits]` or `[functions.NAME.requests]`", &RESOURCES),
 ];
@@ -60,12 +63,13 @@ pub(crate) fn config<'t>(root: &DeTable<'t>, report: &mut Report<'t>) -> Config 
     let hostname = top.value("hostname");
     let gateway = top.table("gateway").map(|table| gateway(table, top.report)).unwrap_or_default();
     let registries = top.table("registries").map(|table| registries(table, top.report)).unwrap_or_default();
+    let egress = top.table("egress").map(|table| egress(table, top.report)).unwrap_or_default();
     let functions = top.table("functions").into_iter().flat_map(DeTable::iter);
     let functions = functions.filter_map(|(name, value)| {
         let name = (name.get_ref().as_ref(), name.span());
         function(name, value, top.report)
     });
-    Config { hostname, gateway, registries, functions: functions.collect() }
+    Config { hostname, gateway, registries, egress, functions: functions.collect() }
 }
 
 /// Whether the file is of a version that this program can read; if not, no other complaint about it means anything.
@@ -187,6 +191,18 @@ fn registry<'t>(name: &str, table: &DeTable<'t>, report: &mut Report<'t>) -> Reg
     }
     let mirrors = mirrors.iter().filter_map(|text| text.parse().ok()).collect();
     Registry { mirrors, insecure, ca }
+}
+
+fn egress<'t>(table: &DeTable<'t>, report: &mut Report<'t>) -> Egress {
+    let default = Egress::default();
+    let mut reader = Reader { table, report };
+    reader.only("in `[egress]`", &EGRESS, ELSEWHERE);
+    let allow = reader.strings("allow", |text| text.parse::<Destination>().map(drop));
+    Egress {
+        world: reader.boolean("world").unwrap_or(default.world),
+        nats: reader.boolean("nats").unwrap_or(default.nats),
+        allow: allow.iter().filter_map(|text| text.parse().ok()).collect(),
+    }
 }
 
 fn function<'t>(

@@ -1,7 +1,7 @@
 //! "Did you mean": the known key that a wrong one was probably meant to be.
 
 /// What other tools call these things (OpenFaaS' stack file and its API, docker-compose).
-const ALIASES: [(&str, &str); 10] = [
+const ALIASES: [(&str, &str); 13] = [
     ("env", "environment"),
     ("envvars", "environment"),
     ("fprocess", "env_process"),
@@ -12,6 +12,9 @@ const ALIASES: [(&str, &str); 10] = [
     ("imagepullpolicy", "pull_policy"),
     ("endpoint", "mirrors"),
     ("provider", "provider_name"),
+    ("internet", "world"),
+    ("allowed", "allow"),
+    ("outbound", "egress"),
 ];
 
 /// The key of `known` that `word` is likely to mean.

@@ -72,6 +72,9 @@ fn the_full_file_means_what_it_says() {
         (tls.certificate.as_path(), tls.key.as_path()),
         (Path::new("/boot/chain.pem"), Path::new("/boot/key.pem"))
     );
+    let allowed: Vec<String> = config.egress.allow.iter().map(ToString::to_string).collect();
+    assert_eq!(allowed, ["10.0.0.7:5432", "10.1.0.0/16", "10.1.0.9"]);
+    assert!(config.egress.nats && !config.egress.world);
     let names: Vec<&str> = config.functions.iter().map(|function| function.name.as_str()).collect();
     assert_eq!(names, ["figlet", "weather-station"]);
     let figlet = &config.functions[0];
@@ -110,7 +113,10 @@ fn the_default_document_explains_every_key() {
         let line = line.strip_prefix("# ").unwrap_or(line);
         let key = line.split(" = ").next().unwrap_or_default();
         let is_key = line.contains(" = ") && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-        (is_key || line.starts_with("[functions.figlet]") || line.starts_with("[registries"))
+        (is_key
+            || line.starts_with("[functions.figlet]")
+            || line.starts_with("[registries")
+            || line == "[egress]")
             .then(|| line.to_owned())
     };
     // Only one of the two makes sense at a time.
@@ -126,6 +132,7 @@ fn the_default_document_explains_every_key() {
     for empty in [&figlet.environment, &figlet.labels, &figlet.annotations].map(|map| map.is_empty()) {
         assert!(!empty);
     }
+    assert!(config.egress.nats && !config.egress.world && config.egress.allow.len() == 3);
     let registry = config.registries.named.values().next().unwrap();
     assert!(registry.mirrors.len() == 2 && registry.ca.is_some());
     assert!(!figlet.secrets.is_empty() && !figlet.constraints.is_empty());

@@ -13,6 +13,7 @@ pub mod histogram;
 pub mod key;
 pub mod log;
 pub mod logging;
+pub mod names;
 pub mod network;
 pub mod notify;
 pub mod reconcile;

@@ -15,6 +15,7 @@ mod memory;
 mod network;
 mod no_network;
 mod power_cut;
+mod reach;
 mod second_boot;
 mod service_limit;
 mod services;

@@ -2,6 +2,7 @@
 
 mod alert;
 mod auth;
+mod called;
 mod claims;
 mod clock;
 mod connection;
@@ -29,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use provisioning::{Config, Provider, Registries};
+use provisioning::{Config, Egress, Provider, Registries};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -91,11 +92,12 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
     let config = options.config.as_deref().and_then(configuration);
     let documents = documents(&store, config.as_ref())?;
     let registries = config.as_ref().map(|config| config.registries.clone()).unwrap_or_default();
+    let egress = config.as_ref().map(|config| config.egress.clone()).unwrap_or_default();
     let timeout = options.upstream_timeout.unwrap_or_else(|| {
         config.as_ref().map(|config| config.gateway.timeout).unwrap_or_default().duration()
     });
     let secure = tls::settings(&options, config.as_ref().and_then(|config| config.gateway.tls.clone()));
-    let world = Arc::new(world(&options, store, registries, timeout)?);
+    let world = Arc::new(world(&options, store, registries, egress, timeout)?);
     let functions = Functions::start(world.clone(), documents);
     let proxy = proxy::Proxy::new(timeout);
     let ending = CancellationToken::new();
@@ -221,7 +223,13 @@ fn tell(unreadable: Vec<Unreadable>) {
     }
 }
 
-fn world(options: &Options, store: Store, registries: Registries, timeout: Duration) -> Result<World> {
+fn world(
+    options: &Options,
+    store: Store,
+    registries: Registries,
+    egress: Egress,
+    timeout: Duration,
+) -> Result<World> {
     let runtime =
         Runtime { binary: options.runtime_binary.clone(), shim_cgroup: options.shim_cgroup.clone() };
     let socket = options.containerd.clone();
@@ -233,6 +241,7 @@ fn world(options: &Options, store: Store, registries: Registries, timeout: Durat
         nft: options.nft.clone(),
         table: options.table.clone(),
         port: options.listen.port(),
+        egress,
     })?;
     let (baked, problems) = Layout::scan(&options.images);
     for problem in problems {

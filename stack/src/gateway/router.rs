@@ -72,16 +72,7 @@ impl Route<'_> {
 pub fn route<'a>(method: &Method, path: &'a str) -> Route<'a> {
     // A function's own path belongs to the function, byte for byte.
     if let Some((name, rest)) = path.strip_prefix("/function/").and_then(split_name) {
-        return match *method {
-            Method::GET
-            | Method::HEAD
-            | Method::POST
-            | Method::PUT
-            | Method::PATCH
-            | Method::DELETE
-            | Method::OPTIONS => Route::Invoke(name, rest),
-            _ => Route::Nothing(StatusCode::METHOD_NOT_ALLOWED),
-        };
+        return invocation(method, name, rest);
     }
     if let Some(clean) = cleaned(path) {
         return Route::Clean(clean);
@@ -123,6 +114,25 @@ pub fn route<'a>(method: &Method, path: &'a str) -> Route<'a> {
                 Route::Nothing(StatusCode::NOT_FOUND)
             }
         }
+    }
+}
+
+/// Finds the route of what is for a function whatever its path is.
+pub fn route_to<'a>(name: &'a str, method: &Method, path: &'a str) -> Route<'a> {
+    // `OPTIONS *` and CONNECT have no path; they ask for the server itself.
+    if path.starts_with('/') { invocation(method, name, path) } else { route(method, path) }
+}
+
+fn invocation<'a>(method: &Method, name: &'a str, rest: &'a str) -> Route<'a> {
+    match *method {
+        Method::GET
+        | Method::HEAD
+        | Method::POST
+        | Method::PUT
+        | Method::PATCH
+        | Method::DELETE
+        | Method::OPTIONS => Route::Invoke(name, rest),
+        _ => refused(),
     }
 }
 
@@ -245,6 +255,17 @@ mod tests {
             (Method::GET, "//", Route::Clean("/".into())),
         ] {
             assert_eq!(route(&method, path), wanted, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn a_function_that_was_called_by_name_has_all_paths() {
+        for path in ["/", "/system/functions", "/healthz", "/function/other", "/a//b/../%2F"] {
+            assert_eq!(route_to("f.dev", &Method::GET, path), Route::Invoke("f.dev", path));
+            assert_eq!(route_to("f", &Method::TRACE, path), Route::Nothing(StatusCode::METHOD_NOT_ALLOWED));
+        }
+        for (method, path) in [(Method::OPTIONS, "*"), (Method::CONNECT, "")] {
+            assert_eq!(route_to("f", &method, path), route(&method, path));
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode, Uri};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -18,7 +18,7 @@ use super::Gateway;
 use super::clock::Clock;
 use super::connection::{self, Terms};
 use super::reply::{Body, empty, redirect, text, unauthorized};
-use super::router::{Route, route};
+use super::router::{Route, route, route_to};
 use super::{machine, metrics};
 use crate::network::Subnet;
 
@@ -168,12 +168,18 @@ impl Gateway {
         client: SocketAddr,
         clock: &Clock,
     ) -> Response<Body> {
-        let route = route(request.method(), request.uri().path());
+        let uri = request.uri().clone();
+        let path = uri.path();
+        let called = self.called(&request, client).map(|key| key.to_string());
+        let route = match &called {
+            Some(name) => route_to(name, request.method(), path),
+            None => route(request.method(), path),
+        };
         let (call, lines) =
             (matches!(route, Route::Invoke(..)), matches!(route, Route::Machine | Route::Logs));
-        let counted = metrics::Request::begin(request.method(), request.uri().path());
+        let counted = metrics::Request::begin(request.method(), path).filter(|_| !call);
         let counting = call.then(|| clock.begin(self.proxy.limit() + LAST_WORDS));
-        let answer = self.answer(request, client).await;
+        let answer = self.answer(request, client, route, &uri).await;
         self.requests.end(counted, answer.status());
         if lines {
             // As long as somebody reads them: `logs --follow`.
@@ -183,10 +189,14 @@ impl Gateway {
         answer.map(|body| counting.hold(body))
     }
 
-    async fn answer(self: &Arc<Self>, request: Request<Incoming>, client: SocketAddr) -> Response<Body> {
-        let uri = request.uri().clone();
+    async fn answer(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        client: SocketAddr,
+        route: Route<'_>,
+        uri: &Uri,
+    ) -> Response<Body> {
         let path = uri.path();
-        let route = route(request.method(), path);
         if route.is_guarded(path) && !self.credentials.admit(request.headers()) {
             return unauthorized();
         }

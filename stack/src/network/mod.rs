@@ -11,15 +11,23 @@ mod addresses;
 mod links;
 mod netns;
 mod nft;
+mod rules;
 
-use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::collections::{BTreeSet, HashSet};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 pub use addresses::{Addresses, Subnet};
+use provisioning::Egress;
+use tokio::sync::watch;
 
 use crate::error::{Error, Result};
+
+/// How long an instance waits for the network to be made: at a machine's start it may be the earlier one.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where things go and how they are called.
 #[derive(Debug, Clone)]
@@ -36,6 +44,24 @@ pub struct Settings {
     pub table: String,
     /// The gateway's port, which functions may reach.
     pub port: u16,
+    /// What else they may reach.
+    pub egress: Egress,
+}
+
+#[cfg(test)]
+impl Settings {
+    /// Those of the appliance.
+    fn sample(egress: Egress) -> Self {
+        Self {
+            bridge: "of0".into(),
+            subnet: "10.62.0.0/16".parse().unwrap(),
+            netns: "/run/netns".into(),
+            nft: "nft".into(),
+            table: "bothy".into(),
+            port: 8080,
+            egress,
+        }
+    }
 }
 
 /// The network's handle.
@@ -43,6 +69,9 @@ pub struct Network {
     settings: Settings,
     host: rtnetlink::Handle,
     addresses: Mutex<Addresses>,
+    firewall: nft::Firewall,
+    /// Whether it was set up.
+    up: watch::Sender<bool>,
 }
 
 impl Network {
@@ -55,15 +84,39 @@ impl Network {
         })?;
         tokio::spawn(connection);
         let addresses = Mutex::new(Addresses::new(settings.subnet));
-        Ok(Self { settings, host, addresses })
+        let (firewall, up) = (nft::Firewall::default(), watch::Sender::new(false));
+        Ok(Self { settings, host, addresses, firewall, up })
     }
 
-    /// Makes bridge and forwarding, which are left as they are where they are there already, and puts our rules in place.
-    pub async fn set_up(&self) -> Result<()> {
+    /// Puts our rules in place, then makes bridge and forwarding, which are left as they are where they are there already:
+    /// no function has a link before there are rules. `servers` gives the machine's servers of names.
+    pub async fn set_up(&self, servers: impl FnOnce() -> BTreeSet<Ipv4Addr>) -> Result<()> {
+        let Settings { bridge, nft, egress, .. } = &self.settings;
+        // Only for the way to NATS, and never without the rules that close the rest of the loopback.
+        let localnet = format!("ipv4/conf/{bridge}/route_localnet");
+        let wanted = egress.nats && !nft.is_empty();
+        if !wanted {
+            set(&localnet, "0")?;
+        }
+        self.allow_names(servers).await?;
         links::ensure_bridge(&self.host, &self.settings).await?;
-        let forward = Path::new("/proc/sys/net/ipv4/ip_forward");
-        std::fs::write(forward, "1").map_err(|source| Error::Write { path: forward.to_owned(), source })?;
-        nft::apply(&self.settings).await
+        if wanted {
+            set(&localnet, "1")?;
+        }
+        set("ipv4/ip_forward", "1")?;
+        self.up.send_replace(true);
+        Ok(())
+    }
+
+    /// Lets functions ask these servers of names, and none that they might ask before.
+    pub async fn allow_names(&self, servers: impl FnOnce() -> BTreeSet<Ipv4Addr>) -> Result<()> {
+        self.firewall.load(&self.settings, servers).await
+    }
+
+    /// Whether an address is one of the functions', and not the machine's own among them.
+    pub fn is_function(&self, address: IpAddr) -> bool {
+        let subnet = self.settings.subnet;
+        matches!(address.to_canonical(), IpAddr::V4(v4) if subnet.contains(v4) && v4 != subnet.gateway())
     }
 
     /// The machine's address in the functions' network.
@@ -93,6 +146,8 @@ impl Network {
         // Left by a former life under the same name.
         netns::remove(&path)?;
         links::remove(&self.host, &self.link(address)).await?;
+        // Where it takes longer there may be a bridge all the same, with the rules of the last gateway.
+        let _ = tokio::time::timeout(PATIENCE, self.up.subscribe().wait_for(|up| *up)).await;
         let bridge = links::index(&self.host, &self.settings.bridge).await?;
         let plan = netns::Plan {
             path: path.clone(),
@@ -154,6 +209,15 @@ impl Network {
     fn pool(&self) -> std::sync::MutexGuard<'_, Addresses> {
         // A panic while it was held cannot leave the set half-changed.
         self.addresses.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Sets a part of the kernel's network; one of a link that is not there has nothing to be set.
+fn set(name: &str, value: &str) -> Result<()> {
+    let path = Path::new("/proc/sys/net").join(name);
+    match std::fs::write(&path, value) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::Write { path, source: error }),
+        _ => Ok(()),
     }
 }
 

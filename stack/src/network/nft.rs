@@ -1,57 +1,47 @@
 //! The firewall's part: our own table, replaced as a whole in one transaction. Nobody else's rules are touched.
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::process::Stdio;
 
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
+use tokio::sync::Mutex;
 
-use super::Settings;
+use super::{Settings, rules};
 use crate::error::{Error, Result};
 
-/// The rules. (Chain names must not be words of nft's language.)
-///
-/// - What functions send into the world goes out under the machine's own address.
-/// - Nobody outside reaches a function but through the gateway, and no function another one, nor addresses that belong
-///   to one link alone (a cloud's metadata service is there). A function has no neighbours on its link, so that what it
-///   sends to another one comes by here; the bridge's ports are isolated besides.
-/// - Of the machine itself a function reaches the gateway's port, and echo requests.
-fn ruleset(settings: &Settings) -> String {
-    let Settings { table, subnet, bridge, port, .. } = settings;
-    // The first line makes sure that there is something to delete.
-    format!(
-        "table inet {table}\n\
-         delete table inet {table}\n\
-         table inet {table} {{\n\
-         \tchain functions_outward {{\n\
-         \t\ttype nat hook postrouting priority srcnat; policy accept;\n\
-         \t\tip saddr {subnet} oifname != \"{bridge}\" masquerade;\n\
-         \t}}\n\
-         \tchain functions_through {{\n\
-         \t\ttype filter hook forward priority filter; policy accept;\n\
-         \t\tiifname \"{bridge}\" oifname \"{bridge}\" drop;\n\
-         \t\tiifname \"{bridge}\" ip daddr 169.254.0.0/16 drop;\n\
-         \t\toifname \"{bridge}\" ct state established,related accept;\n\
-         \t\toifname \"{bridge}\" drop;\n\
-         \t}}\n\
-         \tchain functions_inward {{\n\
-         \t\ttype filter hook input priority filter; policy accept;\n\
-         \t\tiifname != \"{bridge}\" accept;\n\
-         \t\tct state established,related accept;\n\
-         \t\ttcp dport {port} accept;\n\
-         \t\tmeta l4proto icmp accept;\n\
-         \t\tdrop;\n\
-         \t}}\n\
-         }}\n"
-    )
+/// Our table.
+#[derive(Default)]
+pub struct Firewall {
+    /// The text that was loaded last. Held from the look at the servers until nft has run: the last one to load must be who
+    /// knows most.
+    loaded: Mutex<Option<String>>,
 }
 
-/// Puts our table in place of the one that may be there.
-pub async fn apply(settings: &Settings) -> Result<()> {
-    if settings.nft.is_empty() {
-        return Ok(());
+impl Firewall {
+    /// Puts the table in place that goes with these servers of names, unless it is there.
+    pub async fn load(
+        &self,
+        settings: &Settings,
+        servers: impl FnOnce() -> BTreeSet<Ipv4Addr>,
+    ) -> Result<()> {
+        if settings.nft.is_empty() {
+            return Ok(());
+        }
+        let mut loaded = self.loaded.lock().await;
+        let wanted = rules::table(settings, &servers());
+        if loaded.as_ref() != Some(&wanted) {
+            run(&settings.nft, &wanted).await?;
+            *loaded = Some(wanted);
+        }
+        Ok(())
     }
-    let error = |reason: String| Error::Nft { program: settings.nft.clone(), reason };
-    let mut child = Command::new(&settings.nft)
+}
+
+async fn run(program: &str, rules: &str) -> Result<()> {
+    let error = |reason: String| Error::Nft { program: program.to_owned(), reason };
+    let mut child = Command::new(program)
         .args(["-f", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -61,7 +51,7 @@ pub async fn apply(settings: &Settings) -> Result<()> {
         .map_err(|e| error(e.to_string()))?;
     if let Some(mut stdin) = child.stdin.take() {
         // Where nft ended early its own words are the better error.
-        let _ = stdin.write_all(ruleset(settings).as_bytes()).await;
+        let _ = stdin.write_all(rules.as_bytes()).await;
     }
     let output = child.wait_with_output().await.map_err(|e| error(e.to_string()))?;
     if output.status.success() {
@@ -73,23 +63,36 @@ pub async fn apply(settings: &Settings) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use provisioning::Egress;
+
     use super::*;
 
-    #[test]
-    fn one_transaction_on_our_own_table() {
-        let settings = Settings {
-            bridge: "of0".into(),
-            subnet: "10.62.0.0/16".parse().unwrap(),
-            netns: "/run/netns".into(),
-            nft: "nft".into(),
-            table: "bothy".into(),
-            port: 8080,
-        };
-        let rules = ruleset(&settings);
-        assert!(rules.starts_with("table inet bothy\ndelete table inet bothy\n"));
-        assert!(rules.contains("ip saddr 10.62.0.0/16 oifname != \"of0\" masquerade;"));
-        assert!(rules.contains("iifname \"of0\" ip daddr 169.254.0.0/16 drop;"));
-        assert!(rules.contains("tcp dport 8080 accept;"));
-        assert!(!rules.contains("flush ruleset"));
+    #[tokio::test]
+    async fn only_what_changes_is_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let (program, seen) = (folder.path().join("nft"), folder.path().join("seen"));
+        let script = format!("#!/bin/sh\ncat >/dev/null\necho >>{}\n", seen.display());
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let mut settings = Settings::sample(Egress { world: false, ..Egress::default() });
+        settings.nft = program.to_str().unwrap().to_owned();
+        let firewall = Firewall::default();
+        let times = || fs::read(&seen).unwrap_or_default().len();
+        let servers = |text: &[&str]| text.iter().map(|server| server.parse().unwrap()).collect();
+        for (names, wanted) in [(&[][..], 1), (&[], 1), (&["192.0.2.53"], 2), (&["192.0.2.53"], 2), (&[], 3)]
+        {
+            firewall.load(&settings, || servers(names)).await.unwrap();
+            assert_eq!(times(), wanted, "{names:?}");
+        }
+        // What was not loaded is tried again.
+        fs::write(&program, "#!/bin/sh\necho 'no  such\nmodule' >&2\nexit 1\n").unwrap();
+        for _ in 0..2 {
+            let error = firewall.load(&settings, || servers(&["192.0.2.54"])).await.unwrap_err().to_string();
+            assert!(error.ends_with("exit status: 1: no such module"), "{error}");
+        }
+        settings.nft = String::new();
+        firewall.load(&settings, || servers(&["192.0.2.55"])).await.unwrap();
     }
 }

@@ -241,6 +241,7 @@ impl Actor {
     /// What the function should be from now on, for us and for everybody.
     pub(super) fn set_document(&mut self, document: Option<Document>) {
         self.digest = digest_of(document.as_ref());
+        self.world.hosts.set(&self.function.key, self.digest.is_some());
         self.function.set_document(document.clone());
         self.document = document;
     }

@@ -44,6 +44,8 @@ impl Functions {
     /// Starts an actor for each document.
     pub fn start(world: Arc<World>, documents: Vec<(Key, Document)>) -> Arc<Self> {
         let functions = Arc::new(Self::default());
+        let named = documents.iter().filter(|(_, document)| !document.deleted).map(|(key, _)| key.clone());
+        world.hosts.add(named);
         // It was just made: nobody else can have set it.
         let _ = functions.world.set(world);
         for (key, document) in documents {

@@ -195,7 +195,7 @@ impl World {
         let (all, of, user) = (self.secrets.clone(), instance.clone(), identity.clone());
         let copied = on_disk(move || all.copy(&of.name(), &of.key.namespace, &secrets, &user));
         let secrets = copied.await?;
-        let (resolv_conf, hosts) = surroundings::refresh(self, self.network.gateway())?;
+        let (resolv_conf, hosts) = (surroundings::refresh(self)?, self.hosts.file()?);
         let fifos = surroundings::make_fifos(&self.settings.fifos, &name)?;
         let paths = Paths {
             netns: self.network.netns(&name),

@@ -21,6 +21,7 @@ mod function;
 mod functions;
 mod garbage;
 mod group;
+mod hosts;
 mod images;
 mod instance;
 mod knock;
@@ -33,6 +34,7 @@ mod probe;
 mod ready;
 mod removal;
 mod replicas;
+mod resolvers;
 mod rest;
 mod scale;
 mod secrets;
@@ -114,10 +116,12 @@ pub struct World {
     pub baked: Vec<Layout>,
     /// Settings.
     pub settings: Settings,
+    /// The names that instances find in their `/etc/hosts`.
+    hosts: hosts::Hosts,
     starts: Semaphore,
     /// Places for instances that are prepared and wait for a call.
     prepared: Arc<Semaphore>,
-    /// Held while the files that instances share are written.
+    /// Held while the resolv.conf that instances share is written.
     refreshing: Mutex<()>,
     /// Whether the leftovers of former lives are gone, and actors may begin.
     swept: watch::Sender<bool>,
@@ -140,6 +144,7 @@ impl World {
     ) -> Self {
         let starts = Semaphore::new(STARTS_AT_ONCE);
         let prepared = Arc::new(Semaphore::new(settings.prepared));
+        let hosts = hosts::Hosts::new(settings.run.join("hosts"), network.gateway());
         let (refreshing, swept, removed) = (Mutex::default(), watch::Sender::new(false), Notify::new());
         Self {
             containerd,
@@ -149,6 +154,7 @@ impl World {
             namespaces,
             baked,
             settings,
+            hosts,
             starts,
             prepared,
             refreshing,
@@ -173,7 +179,7 @@ fn pause(attempt: u32) -> Duration {
 
 /// Brings the machine's network and containerd into order, and lets the actors begin.
 pub async fn begin(world: &Arc<World>, functions: &Arc<Functions>) {
-    tokio::spawn(set_up_network(world.clone()));
+    tokio::spawn(set_up_network(world.clone(), functions.clone()));
     tokio::spawn(surroundings::follow(world.clone()));
     tokio::spawn(garbage::collect(world.clone()));
     let mut attempt = 0;
@@ -215,13 +221,16 @@ pub async fn first_answers(functions: &Functions, patience: Duration) {
     let _ = tokio::time::timeout(patience, answered).await;
 }
 
-async fn set_up_network(world: Arc<World>) {
+async fn set_up_network(world: Arc<World>, functions: Arc<Functions>) {
     let mut attempt = 0;
-    while let Err(error) = world.network.set_up().await {
+    let servers = || resolvers::of(&world.settings.resolv_conf);
+    while let Err(error) = world.network.set_up(servers).await {
         tracing::error!("the functions' network: {error}");
+        functions.notice("network", Some(error.to_string()));
         tokio::time::sleep(pause(attempt + 3)).await;
         attempt += 1;
     }
+    functions.notice("network", None);
 }
 
 /// Imports the baked images that no function has asked for yet, so that the first deployment finds them unpacked.

@@ -1,14 +1,13 @@
-//! What an instance finds around it that is not its image's: name files and FIFOs.
+//! What an instance finds around it that is not its image's: its resolv.conf and FIFOs.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
-use std::net::Ipv4Addr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::World;
+use super::{World, resolvers};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::log::remark;
@@ -16,38 +15,42 @@ use crate::log::remark;
 /// Pause between two looks at the machine's resolv.conf.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Brings the files that all instances share up to date. They are rewritten in place: a bind mount keeps showing the
-/// file that it was made of.
-pub fn refresh(world: &World, gateway: Ipv4Addr) -> Result<(PathBuf, PathBuf)> {
+/// Brings the resolv.conf that all instances share up to date. It is rewritten in place: a bind mount keeps showing the file
+/// that it was made of.
+pub fn refresh(world: &World) -> Result<PathBuf> {
     // Two at once could leave the older text behind.
     let _turn = world.refreshing.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = &world.settings.run;
     fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.clone(), source })?;
-    let hosts = format!("127.0.0.1 localhost\n::1 localhost\n{gateway} gateway gateway.openfaas\n");
     let source = &world.settings.resolv_conf;
-    let resolv = match fs::read_to_string(source) {
+    let text = match fs::read_to_string(source) {
         Ok(text) => text,
         // No network yet, or none ever: functions run all the same.
         Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
         Err(error) => return Err(Error::Read { path: source.clone(), source: error }),
     };
-    Ok((update(folder.join("resolv.conf"), &resolv)?, update(folder.join("hosts"), &hosts)?))
+    update(folder.join("resolv.conf"), &text)
 }
 
-/// Keeps the instances' resolv.conf like the machine's: a function that started before the network was there, or before
-/// it changed, must find the servers of now. A look costs one system call.
+/// Keeps the instances' resolv.conf like the machine's, and the way open to the servers that it names: a function that
+/// started before the network was there, or before it changed, must find the servers of now. A look costs one system call.
 pub async fn follow(world: Arc<World>) {
     let mut seen = None;
     loop {
         let now = mark(&world.settings.resolv_conf);
         if now != seen {
-            match refresh(&world, world.network.gateway()) {
-                Ok(_) => seen = now,
+            match keep(&world).await {
+                Ok(()) => seen = now,
                 Err(error) => tracing::warn!("the functions' resolv.conf: {error}"),
             }
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+async fn keep(world: &World) -> Result<()> {
+    refresh(world)?;
+    world.network.allow_names(|| resolvers::of(&world.settings.resolv_conf)).await
 }
 
 /// What changes when a file is written or replaced; nothing where there is none.

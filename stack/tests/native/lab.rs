@@ -222,6 +222,13 @@ impl Lab {
         Command::new(self.programs.join("journalctl")).args(words).stdin(Stdio::null()).output().unwrap()
     }
 
+    /// Runs the appliance's nft, which must succeed.
+    pub fn nft(&self, words: &[&str]) {
+        let status =
+            Command::new(self.programs.join("nft")).args(words).stdin(Stdio::null()).status().unwrap();
+        assert!(status.success(), "nft {words:?}: {status}");
+    }
+
     pub fn kill_journald(&mut self) {
         let mut child = self.journald.take().unwrap();
         child.kill().unwrap();
@@ -326,6 +333,12 @@ impl Lab {
         let socket = self.folder.join("containerd.sock");
         stack::containerd::Containerd::new(socket, "overlayfs".into(), runtime, self.folder.clone())
     }
+}
+
+/// The links of the test's own network. (`/sys` shows those of the host.)
+pub fn links() -> Vec<String> {
+    let text = fs::read_to_string("/proc/net/dev").unwrap();
+    text.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect()
 }
 
 /// The parent of a process.

@@ -23,6 +23,8 @@ pub type Sent = UnsyncBoxBody<Bytes, Infallible>;
 /// A connection; it is closed when it is dropped.
 pub struct Line {
     sender: Sender,
+    /// The host that is asked for.
+    host: String,
     connection: tokio::task::JoinHandle<()>,
 }
 
@@ -52,11 +54,17 @@ impl Line {
         if version == 2 {
             let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
             let connection = tokio::spawn(async move { drop(connection.await) });
-            return Self { sender: Sender::Two(sender), connection };
+            return Self { sender: Sender::Two(sender), host: "bothy".to_owned(), connection };
         }
         let (sender, connection) = http1::handshake(stream).await.unwrap();
         let connection = tokio::spawn(async move { drop(connection.with_upgrades().await) });
-        Self { sender: Sender::One(sender), connection }
+        Self { sender: Sender::One(sender), host: "bothy".to_owned(), connection }
+    }
+
+    /// Asks for another host.
+    pub fn called(mut self, host: &str) -> Self {
+        host.clone_into(&mut self.host);
+        self
     }
 
     /// Sends a request; the answer's body is still to come.
@@ -69,8 +77,8 @@ impl Line {
     ) -> Result<Response<Incoming>, hyper::Error> {
         let request = Request::builder().method(method);
         let mut request = match self.sender {
-            Sender::One(_) => request.uri(path).header("host", "bothy"),
-            Sender::Two(_) => request.uri(format!("http://bothy{path}")),
+            Sender::One(_) => request.uri(path).header("host", &self.host),
+            Sender::Two(_) => request.uri(format!("http://{}{path}", self.host)),
         };
         for (name, value) in headers {
             request = request.header(*name, *value);

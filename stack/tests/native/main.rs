@@ -15,11 +15,14 @@ mod line;
 mod logs;
 mod metadata;
 mod metrics;
+mod names;
 mod namespaces;
 mod policies;
+mod peer;
 mod provider;
 mod pull;
 mod pulling;
+mod reach;
 mod registry;
 mod remains;
 mod scaling;
@@ -275,7 +278,9 @@ fn refusals_and_surroundings() {
             "{}",
             answer.text
         );
-        assert!(answer.text.contains("10.62.0.1 gateway gateway.openfaas\n"), "{}", answer.text);
+        for names in ["gateway gateway.openfaas", "nats nats.openfaas", "prometheus prometheus.openfaas"] {
+            assert!(answer.text.contains(&format!("10.62.0.1 {names}\n")), "{}", answer.text);
+        }
         assert!(answer.text.ends_with("x\nend\n"), "the root is read-only, /tmp is not: {}", answer.text);
         // The network comes later than the function.
         std::fs::write(lab.folder.join("resolv.conf"), "nameserver 192.0.2.53\n").unwrap();
@@ -353,6 +358,7 @@ fn the_programs_are_there() {
     for program in [
         "usr/bin/containerd",
         "usr/bin/crun",
+        "usr/sbin/nats-server",
         "usr/sbin/nft",
         "usr/bin/journalctl",
         "usr/lib/systemd/systemd-journald",

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::lab::{Lab, SHIM};
+use crate::lab::{Lab, SHIM, links};
 
 impl Lab {
     /// Everything on the machine that an instance could have left behind.
@@ -21,10 +21,7 @@ impl Lab {
             found.extend(inside(&self.folder.join(folder)).iter().flat_map(|namespace| inside(namespace)));
         }
         let mut found: Vec<_> = found.into_iter().map(|path| path.display().to_string()).collect();
-        let links = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
-        found.extend(
-            links.filter_map(|e| e.file_name().into_string().ok()).filter(|name| name.starts_with("of0-")),
-        );
+        found.extend(links().into_iter().filter(|name| name.starts_with("of0-")));
         let containerd = self.containerd();
         for namespace in containerd.namespaces().await.unwrap() {
             let namespace = namespace.name.as_str();

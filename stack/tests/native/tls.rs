@@ -190,7 +190,7 @@ async fn stored(socket: &std::os::unix::net::UnixDatagram, words: &str) -> Owned
 }
 
 /// Waits for a message that begins with those words; gives the descriptor that came along.
-async fn heard(socket: &std::os::unix::net::UnixDatagram, words: &str) -> Option<OwnedFd> {
+pub async fn heard(socket: &std::os::unix::net::UnixDatagram, words: &str) -> Option<OwnedFd> {
     let begun = Instant::now();
     loop {
         let mut bytes = vec![0; 4096];

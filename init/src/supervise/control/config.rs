@@ -34,6 +34,8 @@ pub(super) fn report(desk: &Desk, reveal: bool) -> Result<Value, Stop> {
         add("gateway.tls_listen", json!(tls.listen.to_string()), "default");
         add("gateway.tls_only", json!(tls.only), "default");
     }
+    add("egress.world", json!(effective.config.egress.world), "default");
+    add("egress.nats", json!(effective.config.egress.nats), "default");
     if let Some((_, password)) = desk.made.borrow().as_ref() {
         add("gateway.password", if reveal { json!(password) } else { json!(MASK) }, "made on this machine");
     }
