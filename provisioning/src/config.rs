@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 
-use crate::{Cpu, FunctionName, Hostname, Memory, Namespace, Provider, Registries, Secret, Timeout};
+use crate::{Cpu, FunctionName, Hostname, Images, Memory, Namespace, Provider, Registries, Secret, Timeout};
 
 /// A machine's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -15,6 +15,8 @@ pub struct Config {
     pub gateway: Gateway,
     /// Where images come from.
     pub registries: Registries,
+    /// How long images stay that no function is of.
+    pub images: Images,
     /// The functions that run from the first boot on, in the order of their names.
     pub functions: Vec<Function>,
 }

@@ -21,6 +21,7 @@
 mod config;
 mod diagnostic;
 mod document;
+mod images;
 mod name;
 mod provider;
 mod quantity;
@@ -35,6 +36,7 @@ mod timeout;
 pub use config::{Config, Function, Gateway, Resources, Tls};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use document::{SIZE_LIMIT_BYTES, default_document, parse, parse_bytes};
+pub use images::Images;
 pub use name::{FunctionName, Hostname, Invalid, Namespace};
 pub use provider::Provider;
 pub use quantity::{Cpu, Memory};
