@@ -7,7 +7,7 @@ use provisioning::Namespace;
 
 use super::document::Document;
 use super::file::{self, entries};
-use super::folder::{Unreadable, documents};
+use super::folder::{Unreadable, closed, documents};
 use crate::error::{Error, Result};
 use crate::key::Key;
 
@@ -37,6 +37,18 @@ impl Store {
             }
         }
         Ok((all, unreadable))
+    }
+
+    /// A document that may be good and cannot be read, if there is one: the disk did not give it, or a newer program wrote it.
+    pub fn closed(&self) -> Result<Option<Unreadable>> {
+        for namespace in entries(&self.folder)? {
+            if namespace.is_dir()
+                && let Some(bad) = closed(&namespace, check)?
+            {
+                return Ok(Some(bad));
+            }
+        }
+        Ok(None)
     }
 
     /// Writes a document; when this returns it survives a power cut.

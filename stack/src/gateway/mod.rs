@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use provisioning::{Config, Provider, Registries};
+use provisioning::{Config, Images, Provider, Registries};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -91,11 +91,12 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
     let config = options.config.as_deref().and_then(configuration);
     let documents = documents(&store, config.as_ref())?;
     let registries = config.as_ref().map(|config| config.registries.clone()).unwrap_or_default();
+    let images = config.as_ref().map(|config| config.images).unwrap_or_default();
     let timeout = options.upstream_timeout.unwrap_or_else(|| {
         config.as_ref().map(|config| config.gateway.timeout).unwrap_or_default().duration()
     });
     let secure = tls::settings(&options, config.as_ref().and_then(|config| config.gateway.tls.clone()));
-    let world = Arc::new(world(&options, store, registries, timeout)?);
+    let world = Arc::new(world(&options, store, (registries, images), timeout)?);
     let functions = Functions::start(world.clone(), documents);
     let proxy = proxy::Proxy::new(timeout);
     let ending = CancellationToken::new();
@@ -221,7 +222,12 @@ fn tell(unreadable: Vec<Unreadable>) {
     }
 }
 
-fn world(options: &Options, store: Store, registries: Registries, timeout: Duration) -> Result<World> {
+fn world(
+    options: &Options,
+    store: Store,
+    (registries, images): (Registries, Images),
+    timeout: Duration,
+) -> Result<World> {
     let runtime =
         Runtime { binary: options.runtime_binary.clone(), shim_cgroup: options.shim_cgroup.clone() };
     let socket = options.containerd.clone();
@@ -255,6 +261,8 @@ fn world(options: &Options, store: Store, registries: Registries, timeout: Durat
         call_timeout: timeout,
         grace: options.grace,
         prepared: options.prepared,
+        images,
+        disk_look: options.disk_look.max(Duration::from_secs(1)),
     };
     let (namespaces, unreadable) = Namespaces::load(&options.state);
     tell(unreadable);

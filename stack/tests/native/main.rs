@@ -2,6 +2,7 @@
 //! of the host is changed, and everything ends with the test.
 
 mod client;
+mod collecting;
 mod cycles;
 mod exits;
 mod faults;
