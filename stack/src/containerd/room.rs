@@ -24,7 +24,14 @@ pub struct Plea {
     /// Bytes that must be free for images.
     pub needs: u64,
     /// Closed with it.
-    _heard: oneshot::Sender<()>,
+    heard: oneshot::Sender<()>,
+}
+
+impl Plea {
+    /// Whether nobody waits any more.
+    pub fn is_over(&self) -> bool {
+        self.heard.is_closed()
+    }
 }
 
 /// The way to who can make room; nobody, at first. Clones share it.
@@ -82,7 +89,7 @@ impl Containerd {
         // What would not fit on an empty disk is worth nobody else's image.
         let Some(way) = self.pleas.0.get().filter(|_| free < needs && needs <= all) else { return Ok(free) };
         let (heard, answer) = oneshot::channel();
-        let plea = Plea { reference: reference.to_owned(), needs, _heard: heard };
+        let plea = Plea { reference: reference.to_owned(), needs, heard };
         if way.send(plea).is_ok() {
             // Never sent: it ends when the plea does.
             let _ = answer.await;

@@ -117,6 +117,22 @@ mod tests {
     }
 
     #[test]
+    fn a_closed_document_is_found_and_nothing_is_changed() {
+        let state = tempfile::tempdir().unwrap();
+        let store = Store::new(state.path());
+        assert_eq!(store.closed().unwrap(), None);
+        store.put(&key("a"), &Document::new(&key("a"), "a:1")).unwrap();
+        let folder = state.path().join("functions/openfaas-fn");
+        // One that is being written, and one that is none.
+        fs::write(folder.join("b.new"), b"{").unwrap();
+        fs::write(folder.join("c.json"), b"{").unwrap();
+        assert_eq!(store.closed().unwrap(), None);
+        fs::write(folder.join("d.json"), format!(r#"{{"version": {}}}"#, VERSION + 1)).unwrap();
+        assert_eq!(store.closed().unwrap().unwrap().path, folder.join("d.json"));
+        assert_eq!(entries(&folder).unwrap().len(), 4);
+    }
+
+    #[test]
     fn bad_documents_are_kept_aside() {
         let state = tempfile::tempdir().unwrap();
         let store = Store::new(state.path());

@@ -37,7 +37,7 @@ impl Goal<'_> {
         match self {
             Self::Thresholds(Images { high_threshold: 0, .. }) => Ok(true),
             Self::Thresholds(images) => Ok(containerd.space()?.is_above(images.low_threshold)),
-            Self::Room(plea) => Ok(containerd.free()? < plea.needs),
+            Self::Room(plea) => Ok(!plea.is_over() && containerd.free()? < plea.needs),
         }
     }
 
@@ -70,12 +70,12 @@ impl World {
     /// Removes images until the goal is reached, or none is left that may go.
     pub(super) async fn collect_images(&self, functions: &Functions, goal: Goal<'_>) -> Result<()> {
         // Two at once would take each other's freed bytes for their own, and remove too many.
-        let _turn = self.collecting.lock().await;
+        let mut turn = self.collecting.lock().await;
         if !goal.is_due(&self.containerd)? {
             return Ok(());
         }
         let unnamed = self.unnamed(functions).await?;
-        if unnamed.is_empty() || self.is_a_document_closed().await {
+        if unnamed.is_empty() || self.is_a_document_closed(&mut turn).await {
             return Ok(());
         }
         for (namespace, Record { reference, last_used }) in unnamed {
@@ -136,17 +136,20 @@ impl World {
         Ok(all.filter(|namespace| namespace.labels.contains_key("openfaas")).map(|n| n.name).collect())
     }
 
-    /// Whether there is a document that may be good and cannot be read: nobody knows what it names.
-    async fn is_a_document_closed(&self) -> bool {
+    /// Whether there is a document that may be good and cannot be read: nobody knows what it names. `told` is what was said
+    /// of it last, which is not said at each look.
+    async fn is_a_document_closed(&self, told: &mut Option<String>) -> bool {
         let store = self.store.clone();
-        let closed = on_disk(move || store.closed()).await;
-        match closed {
-            Ok(None) => return false,
-            Ok(Some(bad)) => {
-                tracing::warn!("no image is removed: {} {}", bad.path.display(), bad.reason);
-            }
-            Err(error) => tracing::warn!("no image is removed: {error}"),
+        let wrong = match on_disk(move || store.closed()).await {
+            Ok(closed) => closed.map(|bad| format!("{} {}", bad.path.display(), bad.reason)),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(wrong) = &wrong
+            && told.as_ref() != Some(wrong)
+        {
+            tracing::warn!("no image is removed, because nobody knows what is needed: {wrong}");
         }
-        true
+        told.clone_from(&wrong);
+        wrong.is_some()
     }
 }

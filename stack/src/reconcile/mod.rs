@@ -130,8 +130,8 @@ pub struct World {
     holds: images::Holds,
     /// When images were of use.
     moments: images::Moments,
-    /// Held while images are removed.
-    collecting: tokio::sync::Mutex<()>,
+    /// Held while images are removed; why none can be, as it was told.
+    collecting: tokio::sync::Mutex<Option<String>>,
 }
 
 impl World {
