@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 
-use crate::{Cpu, Egress, FunctionName, Hostname, Memory, Namespace, Provider, Registries, Secret, Timeout};
+use crate::{
+    Cpu, Egress, FunctionName, Hostname, Images, Memory, Namespace, Provider, Registries, Secret, Timeout,
+};
 
 /// A machine's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -17,6 +19,8 @@ pub struct Config {
     pub registries: Registries,
     /// What functions may reach.
     pub egress: Egress,
+    /// How long images stay that no function is of.
+    pub images: Images,
     /// The functions that run from the first boot on, in the order of their names.
     pub functions: Vec<Function>,
 }

@@ -73,6 +73,27 @@ impl<'a, 't> Reader<'a, 't, '_> {
         }
     }
 
+    /// A whole number from 0 to 100.
+    pub(crate) fn percent(&mut self, key: &str) -> Option<u8> {
+        let value = self.get(key)?;
+        let expected = "a whole number from 0 to 100";
+        match value.get_ref() {
+            DeValue::Integer(number) => {
+                let fits =
+                    number.as_str().parse().ok().filter(|percent| number.radix() == 10 && *percent <= 100);
+                if fits.is_none() {
+                    let message = format!("`{}` is no percentage, expected {expected}", short(key));
+                    self.report.problem(value.span(), message, None);
+                }
+                fits
+            }
+            other => {
+                self.wrong_kind(key, value.span(), expected, other);
+                None
+            }
+        }
+    }
+
     /// A table within this one.
     pub(crate) fn table(&mut self, key: &str) -> Option<&'a DeTable<'t>> {
         let value = self.get(key)?;

@@ -10,14 +10,14 @@ use toml::de::{DeTable, DeValue};
 use crate::reader::{Elsewhere, Reader};
 use crate::report::Report;
 use crate::{
-    Config, Destination, Egress, Function, Gateway, Invalid, Mirror, Namespace, Registries, Registry,
+    Config, Destination, Egress, Function, Gateway, Images, Invalid, Mirror, Namespace, Registries, Registry,
     RegistryName, Resources, Tls,
 };
 
 /// The only version of the file that there is.
 const VERSION: &str = "1";
 
-const TOP: [&str; 6] = ["version", "hostname", "gateway", "registries", "egress", "functions"];
+const TOP: [&str; 7] = ["version", "hostname", "gateway", "registries", "egress", "images", "functions"];
 const GATEWAY: [&str; 8] =
     ["user", "password", "provider_name", "timeout", "tls_certificate", "tls_key", "tls_listen", "tls_only"];
 /// The port of plain HTTP, which is taken.
@@ -25,6 +25,9 @@ const PLAIN_PORT: u16 = 8080;
 const REGISTRIES: [&str; 2] = ["pull_policy", "docker_config"];
 const REGISTRY: [&str; 3] = ["mirrors", "insecure", "ca"];
 const EGRESS: [&str; 3] = ["world", "nats", "allow"];
+const IMAGES: [&str; 2] = [HIGH, LOW];
+const HIGH: &str = "gc_high_threshold_percent";
+const LOW: &str = "gc_low_threshold_percent";
 /// The registry of the images that the machine brings: there is no such host to ask.
 const LOCAL: &str = "localhost";
 const FUNCTION: [&str; 11] = [
@@ -49,6 +52,7 @@ const ELSEWHERE: &Elsewhere = &[
     ("under `[registries]`", &REGISTRIES),
     ("under `[registries.\"HOST\"]`", &REGISTRY),
     ("under `[egress]`", &EGRESS),
+    ("under `[images]`", &IMAGES),
     ("under `[functions.NAME]`", &FUNCTION),
     ("under `[functions.NAME.limits]` or `[functions.NAME.requests]`", &RESOURCES),
 ];
@@ -64,12 +68,13 @@ pub(crate) fn config<'t>(root: &DeTable<'t>, report: &mut Report<'t>) -> Config 
     let gateway = top.table("gateway").map(|table| gateway(table, top.report)).unwrap_or_default();
     let registries = top.table("registries").map(|table| registries(table, top.report)).unwrap_or_default();
     let egress = top.table("egress").map(|table| egress(table, top.report)).unwrap_or_default();
+    let images = top.table("images").map(|table| images(table, top.report)).unwrap_or_default();
     let functions = top.table("functions").into_iter().flat_map(DeTable::iter);
     let functions = functions.filter_map(|(name, value)| {
         let name = (name.get_ref().as_ref(), name.span());
         function(name, value, top.report)
     });
-    Config { hostname, gateway, registries, egress, functions: functions.collect() }
+    Config { hostname, gateway, registries, egress, images, functions: functions.collect() }
 }
 
 /// Whether the file is of a version that this program can read; if not, no other complaint about it means anything.
@@ -203,6 +208,41 @@ fn egress<'t>(table: &DeTable<'t>, report: &mut Report<'t>) -> Egress {
         nats: reader.boolean("nats").unwrap_or(default.nats),
         allow: allow.iter().filter_map(|text| text.parse().ok()).collect(),
     }
+}
+
+/// Two percentages, the second below the first; both 0 keep nothing.
+fn images<'t>(table: &DeTable<'t>, report: &mut Report<'t>) -> Images {
+    let mut reader = Reader { table, report };
+    reader.only("in `[images]`", &IMAGES, ELSEWHERE);
+    let (high, low) = (reader.percent(HIGH), reader.percent(LOW));
+    let default = Images::default();
+    let images = Images {
+        high_threshold: high.unwrap_or(default.high_threshold),
+        low_threshold: low.unwrap_or(default.low_threshold),
+    };
+    let fit = images.low_threshold < images.high_threshold;
+    let none = (images.high_threshold, images.low_threshold) == (0, 0);
+    // Of a wrong one nobody knows what it should have been.
+    let known = |key: &str, value: Option<u8>| value.is_some() || table.get(key).is_none();
+    if !fit
+        && !none
+        && known(HIGH, high)
+        && known(LOW, low)
+        && let Some(place) = reader.get(LOW).or(reader.get(HIGH))
+    {
+        let message = format!(
+            "`{LOW}` is {} and `{HIGH}` is {}, expected the low one to be less than the high one, or 0 for both",
+            images.low_threshold, images.high_threshold
+        );
+        let hint = (high.is_none() || low.is_none()).then(|| {
+            format!(
+                "write both: without them they are {} and {}",
+                default.high_threshold, default.low_threshold
+            )
+        });
+        reader.report.problem(place.span(), message, hint);
+    }
+    images
 }
 
 fn function<'t>(

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use provisioning::{Config, PullPolicy, default_document, parse, parse_bytes};
+use provisioning::{Config, Images, PullPolicy, default_document, parse, parse_bytes};
 
 fn samples(kind: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/samples").join(kind);
@@ -64,6 +64,7 @@ fn the_full_file_means_what_it_says() {
         ("mirror.example.org", "hub")
     );
     assert_eq!(hub.ca.as_deref(), Some(Path::new("/boot/ca.pem")));
+    assert_eq!(config.images, Images { high_threshold: 60, low_threshold: 0 });
     assert_eq!(config.gateway.provider, provisioning::Provider::Faasd);
     assert_eq!(config.gateway.timeout.duration(), std::time::Duration::from_secs(5400));
     let tls = config.gateway.tls.unwrap();
@@ -116,8 +117,8 @@ fn the_default_document_explains_every_key() {
         (is_key
             || line.starts_with("[functions.figlet]")
             || line.starts_with("[registries")
-            || line == "[egress]")
-            .then(|| line.to_owned())
+            || ["[egress]", "[images]"].contains(&line))
+        .then(|| line.to_owned())
     };
     // Only one of the two makes sense at a time.
     let lines = default_document().lines().filter(|line| !line.starts_with("# insecure"));
@@ -133,6 +134,7 @@ fn the_default_document_explains_every_key() {
         assert!(!empty);
     }
     assert!(config.egress.nats && !config.egress.world && config.egress.allow.len() == 3);
+    assert_eq!(config.images, Images::default());
     let registry = config.registries.named.values().next().unwrap();
     assert!(registry.mirrors.len() == 2 && registry.ca.is_some());
     assert!(!figlet.secrets.is_empty() && !figlet.constraints.is_empty());

@@ -19,4 +19,5 @@ pub mod notify;
 pub mod reconcile;
 pub mod registry;
 pub mod runtime;
+pub mod space;
 pub mod timestamp;

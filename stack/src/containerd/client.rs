@@ -21,6 +21,7 @@ use tonic::{Request, Status};
 
 use super::image::Records;
 use super::lease::Leftovers;
+use super::room::Pleas;
 use super::turns::Turns;
 use crate::error::{Error, Result};
 
@@ -58,6 +59,7 @@ pub struct Containerd {
     pub(super) records: Records,
     /// Those who write the same blob, or pull the same image.
     pub(super) turns: Turns,
+    pub(super) pleas: Pleas,
     /// A folder on the file system that images are stored in.
     pub(super) data: PathBuf,
     runtime: Runtime,
@@ -87,6 +89,7 @@ impl Containerd {
             leftovers: Leftovers::default(),
             records: Records::default(),
             turns: Turns::default(),
+            pleas: Pleas::default(),
             data,
             runtime,
         }

@@ -8,13 +8,13 @@ use std::path::PathBuf;
 
 use containerd_client::services::v1::images_client::ImagesClient;
 use containerd_client::services::v1::{
-    CreateImageRequest, DeleteImageRequest, Image as Named, ListImagesRequest, UpdateImageRequest,
+    CreateImageRequest, DeleteImageRequest, Image as Named, UpdateImageRequest,
 };
 use containerd_client::types::Descriptor;
 use serde::Deserialize;
 
 use super::blob::FileBytes;
-use super::client::{Containerd, LARGEST_MESSAGE_BYTES, call, request};
+use super::client::{Containerd, call, request};
 use super::image::Image;
 use super::layout::{JsonDescriptor, Layout};
 use crate::error::{Error, Result, absent_is_fine};
@@ -133,7 +133,7 @@ impl Containerd {
             }
         }
         // Each is stored as it came and unpacked, which takes no less.
-        self.room(&layout.reference, missing.saturating_mul(2))?;
+        self.room(&layout.reference, missing.saturating_mul(2)).await?;
         let mut references = HashMap::new();
         for (number, layer) in layers.iter().enumerate() {
             references.insert(format!("{CONTENT_LABEL}.l.{number}"), layer.digest.clone());
@@ -192,14 +192,6 @@ impl Containerd {
         let delete = DeleteImageRequest { name: reference.to_owned(), sync: false, ..Default::default() };
         let answer = client.delete(request(namespace, None, delete));
         absent_is_fine(call(format!("delete image {reference}"), answer).await.map(drop))
-    }
-
-    /// All references that containerd knows in a namespace.
-    pub async fn image_names(&self, namespace: &str) -> Result<Vec<String>> {
-        let mut client =
-            ImagesClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_MESSAGE_BYTES);
-        let list = client.list(request(namespace, None, ListImagesRequest::default()));
-        Ok(call("list images", list).await?.images.into_iter().map(|image| image.name).collect())
     }
 }
 

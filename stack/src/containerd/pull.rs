@@ -214,7 +214,7 @@ impl Containerd {
         }
         let total = missing.iter().map(|layer| size(layer)).fold(0, u64::saturating_add);
         // Each is stored as it came and unpacked, which takes no less.
-        self.room(pull.name, total.saturating_mul(2))?;
+        self.room(pull.name, total.saturating_mul(2)).await?;
         let from = pull.sources.all().first().map(|source| source.name()).unwrap_or_default();
         tracing::info!(
             "pull of {} from {from}: {} of {} layers, {} MiB",

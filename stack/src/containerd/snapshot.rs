@@ -45,7 +45,7 @@ impl Containerd {
             missing = missing.saturating_add(if known { 0 } else { size(layer) });
             there.push(known);
         }
-        self.room(&image.reference, missing)?;
+        self.room(&image.reference, missing).await?;
         let mut parent = String::new();
         let layers = image.layers.iter().zip(&image.diff_ids).zip(&chain);
         for (((layer, diff_id), chain_id), known) in layers.zip(there) {

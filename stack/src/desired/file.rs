@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::space::Space;
 
 /// Writes a file of that mode in place of what was there. `new` is the name that it has meanwhile, in the same folder.
 pub fn replace(path: &Path, new: &Path, bytes: &[u8], mode: u32) -> Result<()> {
@@ -24,28 +25,20 @@ pub fn replace(path: &Path, new: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     sync_parent(path)
 }
 
-/// Blocks below a folder, there or not yet, that a program without privileges may take, and the bytes of one.
-pub fn free(folder: &Path) -> Result<(u64, u64)> {
-    let folder = folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
-    let found = rustix::fs::statvfs(folder)
-        .map_err(|errno| Error::Read { path: folder.to_owned(), source: errno.into() })?;
-    Ok((found.f_bavail, found.f_frsize.max(1)))
-}
-
 /// Refuses to write so many bytes below a folder where they would take what the file system keeps for root, which we are:
 /// the machine itself lives on that.
 pub fn room(folder: &Path, what: &str, bytes: usize) -> Result<()> {
-    let (free, block) = free(folder)?;
+    let Space { free, block, .. } = Space::below(folder)?;
     // One more for the folder's entry.
-    let needed = u64::try_from(bytes).unwrap_or(u64::MAX).div_ceil(block).saturating_add(1);
+    let blocks = u64::try_from(bytes).unwrap_or(u64::MAX).div_ceil(block).saturating_add(1);
+    let needed = blocks.saturating_mul(block);
     if free >= needed {
         return Ok(());
     }
-    let kib = |blocks: u64| blocks.saturating_mul(block) >> 10;
     let reason = format!(
         "needs {} KiB of the disk, {} KiB are free: remove functions that nobody needs, or copy the disk to a larger one",
-        kib(needed),
-        kib(free)
+        needed >> 10,
+        free >> 10
     );
     Err(Error::Invalid { what: what.to_owned(), reason })
 }

@@ -46,6 +46,22 @@ pub fn documents<T: DeserializeOwned>(
     Ok((documents, unreadable))
 }
 
+/// One of the documents of a folder that may be good and cannot be read; nothing is changed.
+pub fn closed<T: DeserializeOwned>(
+    folder: &Path,
+    check: impl Fn(&Path, &T) -> Result<(), String>,
+) -> Result<Option<Unreadable>> {
+    for path in entries(folder)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "json")) {
+        if let Found::Closed(reason) = read(&path, &check) {
+            // One that has gone meanwhile is none.
+            if path.exists() {
+                return Ok(Some(Unreadable { path, reason }));
+            }
+        }
+    }
+    Ok(None)
+}
+
 /// What a file is.
 enum Found<T> {
     /// A document.

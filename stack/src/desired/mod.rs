@@ -11,7 +11,7 @@ mod store;
 
 pub use declared::apply;
 pub use document::{Amounts, Document, hex};
-pub use file::{free, on_disk};
+pub use file::on_disk;
 pub use folder::Unreadable;
 pub use namespaces::{MARK, NamespaceDocument, Namespaces};
 pub use secrets::{BadName, LARGEST_SECRET_BYTES, SecretName, Secrets};

@@ -7,7 +7,7 @@ use provisioning::Namespace;
 
 use super::document::Document;
 use super::file::{self, entries};
-use super::folder::{Unreadable, documents};
+use super::folder::{Unreadable, closed, documents};
 use crate::error::{Error, Result};
 use crate::key::Key;
 
@@ -37,6 +37,18 @@ impl Store {
             }
         }
         Ok((all, unreadable))
+    }
+
+    /// A document that may be good and cannot be read, if there is one: the disk did not give it, or a newer program wrote it.
+    pub fn closed(&self) -> Result<Option<Unreadable>> {
+        for namespace in entries(&self.folder)? {
+            if namespace.is_dir()
+                && let Some(bad) = closed(&namespace, check)?
+            {
+                return Ok(Some(bad));
+            }
+        }
+        Ok(None)
     }
 
     /// Writes a document; when this returns it survives a power cut.
@@ -102,6 +114,22 @@ mod tests {
         fs::write(&torn, b"{\"version\":1,\"na").unwrap();
         assert_eq!(store.load().unwrap(), (vec![document], vec![]));
         assert!(!torn.exists());
+    }
+
+    #[test]
+    fn a_closed_document_is_found_and_nothing_is_changed() {
+        let state = tempfile::tempdir().unwrap();
+        let store = Store::new(state.path());
+        assert_eq!(store.closed().unwrap(), None);
+        store.put(&key("a"), &Document::new(&key("a"), "a:1")).unwrap();
+        let folder = state.path().join("functions/openfaas-fn");
+        // One that is being written, and one that is none.
+        fs::write(folder.join("b.new"), b"{").unwrap();
+        fs::write(folder.join("c.json"), b"{").unwrap();
+        assert_eq!(store.closed().unwrap(), None);
+        fs::write(folder.join("d.json"), format!(r#"{{"version": {}}}"#, VERSION + 1)).unwrap();
+        assert_eq!(store.closed().unwrap().unwrap().path, folder.join("d.json"));
+        assert_eq!(entries(&folder).unwrap().len(), 4);
     }
 
     #[test]

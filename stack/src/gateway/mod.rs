@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use provisioning::{Config, Egress, Provider, Registries};
+use provisioning::{Config, Provider};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -89,15 +89,11 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
     };
     options.listen = listener.local_addr().map_err(listen)?;
     let store = Store::new(&options.state);
-    let config = options.config.as_deref().and_then(configuration);
-    let documents = documents(&store, config.as_ref())?;
-    let registries = config.as_ref().map(|config| config.registries.clone()).unwrap_or_default();
-    let egress = config.as_ref().map(|config| config.egress.clone()).unwrap_or_default();
-    let timeout = options.upstream_timeout.unwrap_or_else(|| {
-        config.as_ref().map(|config| config.gateway.timeout).unwrap_or_default().duration()
-    });
-    let secure = tls::settings(&options, config.as_ref().and_then(|config| config.gateway.tls.clone()));
-    let world = Arc::new(world(&options, store, registries, egress, timeout)?);
+    let config = options.config.as_deref().and_then(configuration).unwrap_or_default();
+    let documents = documents(&store, &config.functions)?;
+    let timeout = options.upstream_timeout.unwrap_or(config.gateway.timeout.duration());
+    let secure = tls::settings(&options, config.gateway.tls.clone());
+    let world = Arc::new(world(&options, store, &config, timeout)?);
     let functions = Functions::start(world.clone(), documents);
     let proxy = proxy::Proxy::new(timeout);
     let ending = CancellationToken::new();
@@ -107,7 +103,7 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
         functions: functions.clone(),
         credentials,
         proxy,
-        provider: options.provider_name.or(config.map(|config| config.gateway.provider)).unwrap_or_default(),
+        provider: options.provider_name.unwrap_or(config.gateway.provider),
         claims: Arc::default(),
         changing_namespaces: Arc::default(),
         control: options.control.clone(),
@@ -200,12 +196,11 @@ fn configuration(path: &Path) -> Option<Config> {
 }
 
 /// The documents on disk, after what the configuration changes of them.
-fn documents(store: &Store, config: Option<&Config>) -> Result<Vec<(Key, Document)>> {
+fn documents(store: &Store, declared: &[provisioning::Function]) -> Result<Vec<(Key, Document)>> {
     let (found, unreadable) = store.load()?;
     tell(unreadable);
     let mut documents: BTreeMap<Key, Document> =
         found.into_iter().filter_map(|document| Some((document.key()?, document))).collect();
-    let declared = config.map(|config| config.functions.as_slice()).unwrap_or_default();
     for (key, document) in desired::apply(declared, &documents) {
         tracing::info!("{key} is declared by the configuration");
         // It runs even where the disk is full; the next start applies the entry again.
@@ -223,13 +218,7 @@ fn tell(unreadable: Vec<Unreadable>) {
     }
 }
 
-fn world(
-    options: &Options,
-    store: Store,
-    registries: Registries,
-    egress: Egress,
-    timeout: Duration,
-) -> Result<World> {
+fn world(options: &Options, store: Store, config: &Config, timeout: Duration) -> Result<World> {
     let runtime =
         Runtime { binary: options.runtime_binary.clone(), shim_cgroup: options.shim_cgroup.clone() };
     let socket = options.containerd.clone();
@@ -241,12 +230,13 @@ fn world(
         nft: options.nft.clone(),
         table: options.table.clone(),
         port: options.listen.port(),
-        egress,
+        egress: config.egress.clone(),
     })?;
     let (baked, problems) = Layout::scan(&options.images);
     for problem in problems {
         tracing::error!("a baked image is left out: {problem}");
     }
+    let registries = config.registries.clone();
     let settings = reconcile::Settings {
         fifos: options.fifo_dir.clone(),
         run: options.run_dir.clone(),
@@ -265,6 +255,8 @@ fn world(
         call_timeout: timeout,
         grace: options.grace,
         prepared: options.prepared,
+        images: config.images,
+        disk_look: options.disk_look.max(Duration::from_secs(1)),
     };
     let (namespaces, unreadable) = Namespaces::load(&options.state);
     tell(unreadable);

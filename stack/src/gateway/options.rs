@@ -124,6 +124,9 @@ pub struct Options {
     /// Functions at most that have an instance prepared for the next call while they are scaled to none
     #[arg(long, value_name = "NUMBER", default_value_t = 16)]
     pub prepared: usize,
+    /// Pause between two looks at how full the disk is, for images that no function is of
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_duration)]
+    pub disk_look: Duration,
     /// Longest time for calls to end when the gateway is stopped
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     pub drain: Duration,

@@ -109,7 +109,7 @@ impl Functions {
         drop(hold);
         if deployed.is_err() {
             // Who needed it a moment ago may have gone meanwhile.
-            world.drop_image(self, &key.namespace, &image).await;
+            world.let_image_go(&key.namespace, &image).await;
         }
         deployed
     }

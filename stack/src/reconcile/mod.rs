@@ -9,6 +9,7 @@
 
 mod actor;
 mod backoff;
+mod collection;
 mod command;
 mod counts;
 mod deployment;
@@ -98,6 +99,10 @@ pub struct Settings {
     pub grace: Duration,
     /// Functions at most that have an instance prepared while they are scaled to none.
     pub prepared: usize,
+    /// How long images stay that no function is of.
+    pub images: provisioning::Images,
+    /// Pause between two looks at how full the disk is.
+    pub disk_look: Duration,
 }
 
 /// What the actors work with.
@@ -129,6 +134,10 @@ pub struct World {
     removed: Notify,
     /// Images of deployments under way.
     holds: images::Holds,
+    /// When images were of use.
+    moments: images::Moments,
+    /// Held while images are removed; why none can be, as it was told.
+    collecting: tokio::sync::Mutex<Option<String>>,
 }
 
 impl World {
@@ -161,6 +170,8 @@ impl World {
             swept,
             removed,
             holds: images::Holds::default(),
+            moments: images::Moments::default(),
+            collecting: tokio::sync::Mutex::default(),
         }
     }
 }
@@ -181,7 +192,8 @@ fn pause(attempt: u32) -> Duration {
 pub async fn begin(world: &Arc<World>, functions: &Arc<Functions>) {
     tokio::spawn(set_up_network(world.clone(), functions.clone()));
     tokio::spawn(surroundings::follow(world.clone()));
-    tokio::spawn(garbage::collect(world.clone()));
+    tokio::spawn(garbage::collect(world.clone(), functions.clone()));
+    tokio::spawn(collection::make_room(world.clone(), functions.clone()));
     let mut attempt = 0;
     while let Err(error) = world.containerd.check(Duration::from_secs(5)).await {
         // It starts at the same time as we do: only a long silence is worth a line.
@@ -198,7 +210,6 @@ pub async fn begin(world: &Arc<World>, functions: &Arc<Functions>) {
         attempt += 1;
     }
     world.swept.send_replace(true);
-    tokio::spawn(sweep::sweep_images(world.clone(), functions.clone()));
     let (world, functions) = (world.clone(), functions.clone());
     on_disk(move || functions.note_missing_secrets(&world, None)).await;
 }

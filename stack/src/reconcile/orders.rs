@@ -148,7 +148,7 @@ impl Actor {
         // The image's name before the document: what the document names must be what was tried. The disk may refuse
         // both: then the old document stays what should be, and what runs.
         let former = self.world.containerd.keep(supply).await?;
-        let image = self.document.as_ref().map(|old| old.image.clone());
+        let (image, old) = (document.image.clone(), self.document.as_ref().map(|old| old.image.clone()));
         if let Err(error) = self.save(document).await {
             // Others may run what the reference stood for.
             if let Err(second) = self.world.containerd.restore(supply, former).await {
@@ -156,9 +156,10 @@ impl Actor {
             }
             return Err(error);
         }
-        if let Some(image) = image {
-            self.drop_image(image);
+        if let Some(old) = old.filter(|old| *old != image) {
+            self.let_image_go(old);
         }
+        self.note_use(image);
         Ok(())
     }
 
@@ -264,7 +265,7 @@ impl Actor {
         self.functions.notices.set_missing(&self.function.key, None);
         self.function.close();
         self.let_go();
-        self.drop_image(image);
+        self.let_image_go(image);
         Ok(ids)
     }
 
@@ -275,11 +276,16 @@ impl Actor {
         Ok(listed.into_iter().map(|instance| instance.id).chain(coming).collect())
     }
 
-    /// Removes an image that this function does not need any more, where no other does. Nobody waits for that.
-    fn drop_image(&self, image: String) {
-        let (world, functions, function) =
-            (self.world.clone(), self.functions.clone(), self.function.clone());
-        tokio::spawn(async move { world.drop_image(&functions, &function.key.namespace, &image).await });
+    /// This function is of an image now. Nobody waits until that is written down.
+    fn note_use(&self, image: String) {
+        let (world, function) = (self.world.clone(), self.function.clone());
+        tokio::spawn(async move { world.note_use(&function.key.namespace, &image).await });
+    }
+
+    /// This function is of an image no more. Nobody waits until that goes.
+    fn let_image_go(&self, image: String) {
+        let (world, function) = (self.world.clone(), self.function.clone());
+        tokio::spawn(async move { world.let_image_go(&function.key.namespace, &image).await });
     }
 
     async fn save(&mut self, document: Document) -> Result<()> {

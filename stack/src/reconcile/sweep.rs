@@ -52,22 +52,6 @@ pub async fn sweep(world: &Arc<World>, functions: &Arc<Functions>) -> Result<()>
     Ok(())
 }
 
-/// Removes images that no document names, in the namespaces that are ours. Where a document cannot be read nobody knows
-/// what it names, and all of them stay. No start has to wait for this.
-pub async fn sweep_images(world: Arc<World>, functions: Arc<Functions>) {
-    let store = world.store.clone();
-    match on_disk(move || store.load()).await {
-        Ok((_, unreadable)) if unreadable.is_empty() => {}
-        _ => return,
-    }
-    let Ok(namespaces) = world.containerd.namespaces().await else { return };
-    for namespace in namespaces.iter().filter(|namespace| namespace.labels.contains_key("openfaas")) {
-        for reference in world.containerd.image_names(&namespace.name).await.unwrap_or_default() {
-            told(world.drop_reference(&functions, &namespace.name, &reference).await);
-        }
-    }
-}
-
 fn sweep_fifos(world: &World, names: &HashSet<String>) {
     let Ok(entries) = std::fs::read_dir(&world.settings.fifos) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {

@@ -4,6 +4,7 @@
 mod answer;
 mod calls;
 mod client;
+mod collecting;
 mod cycles;
 mod exits;
 mod faults;
@@ -17,8 +18,8 @@ mod metadata;
 mod metrics;
 mod names;
 mod namespaces;
-mod policies;
 mod peer;
+mod policies;
 mod provider;
 mod pull;
 mod pulling;

@@ -17,17 +17,21 @@ use super::wire::{Fault, Wire};
 use super::{PATIENCE, deployment, ready};
 
 /// A bad line to the plain registry.
-const LINE: u16 = 5100;
+pub const LINE: u16 = 5100;
+/// An image that no function is of any more goes at once.
+pub const NONE_KEPT: &str = "[images]\ngc_high_threshold_percent = 0\ngc_low_threshold_percent = 0\n";
+
 const FIGLET: &str = "127.0.0.1:5100/farm/figlet:1";
 
 /// The references that containerd knows of registries.
-async fn pulled(lab: &Lab) -> Vec<String> {
-    let names = lab.containerd().image_names("openfaas-fn").await.unwrap();
-    names.into_iter().filter(|name| name.starts_with("127.0.0.1")).collect()
+pub async fn pulled(lab: &Lab) -> Vec<String> {
+    let records = lab.containerd().image_records("openfaas-fn").await.unwrap();
+    let names = records.into_iter().map(|record| record.reference);
+    names.filter(|name| name.starts_with("127.0.0.1")).collect()
 }
 
 /// Waits until containerd knows these, and no others.
-async fn until_pulled(lab: &Lab, wanted: &[&str]) {
+pub async fn until_pulled(lab: &Lab, wanted: &[&str]) {
     let end = Instant::now() + PATIENCE;
     while pulled(lab).await != wanted {
         assert!(Instant::now() < end, "{:?}, not {wanted:?}", pulled(lab).await);
@@ -35,7 +39,7 @@ async fn until_pulled(lab: &Lab, wanted: &[&str]) {
     }
 }
 
-async fn until_asked(wire: &Wire, word: &str) {
+pub async fn until_asked(wire: &Wire, word: &str) {
     let end = Instant::now() + PATIENCE;
     while wire.seen(word).is_empty() {
         assert!(Instant::now() < end, "nobody asks for {word}");
@@ -45,7 +49,7 @@ async fn until_asked(wire: &Wire, word: &str) {
 
 /// A machine that waits for its registry as long as it takes.
 async fn start_patient(lab: &mut Lab) {
-    configure(lab, &insecure(&[LINE]));
+    configure(lab, &format!("{NONE_KEPT}{}", insecure(&[LINE])));
     lab.arguments = ["--registry-patience", "10m"].map(str::to_owned).to_vec();
     lab.start_containerd();
     lab.start_gateway();
@@ -156,7 +160,7 @@ fn images_that_nobody_names_go() {
         for tag in ["1", "2"] {
             push(&plain.address, &one, "farm/f", tag).await;
         }
-        start(&mut lab, &insecure(&[PLAIN])).await;
+        start(&mut lab, &format!("{NONE_KEPT}{}", insecure(&[PLAIN]))).await;
         let (first, second) = ("127.0.0.1:5000/farm/f:1", "127.0.0.1:5000/farm/f:2");
         deploy(&lab, 200, "f", first).await;
         deploy(&lab, 200, "g", first).await;
@@ -211,7 +215,7 @@ fn a_deployment_that_cannot_be_written_changes_no_tag() {
         let mount =
             |flags| nix::mount::mount(Some("none"), &state, Some("tmpfs"), flags, None::<&str>).unwrap();
         mount(nix::mount::MsFlags::empty());
-        start(&mut lab, &insecure(&[PLAIN])).await;
+        start(&mut lab, &format!("{NONE_KEPT}{}", insecure(&[PLAIN]))).await;
         let image = "127.0.0.1:5000/farm/f:1";
         push(&plain.address, &one, "farm/f", "1").await;
         deploy(&lab, 200, "f", image).await;

@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 /// What the line does to a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// It ends after so many bytes of answers.
     Cut(usize),
-    /// Nothing comes any more after so many bytes of answers.
+    /// Nothing comes any more after so many bytes of answers, until it is to go on.
     Stall(usize),
     /// Nothing.
     None,
@@ -20,6 +21,7 @@ pub enum Fault {
 #[derive(Clone)]
 pub struct Wire {
     state: Arc<Mutex<State>>,
+    goes_on: Arc<Notify>,
 }
 
 struct State {
@@ -39,7 +41,7 @@ impl Wire {
         let address = ("127.0.0.1", port);
         let listener = TcpListener::bind(address).await.unwrap();
         let state = State { faults: Vec::new(), then: Fault::None, forgetful: false, seen: Vec::new() };
-        let wire = Self { state: Arc::new(Mutex::new(state)) };
+        let wire = Self { state: Arc::new(Mutex::new(state)), goes_on: Arc::default() };
         let (own, to) = (wire.clone(), to.to_owned());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -52,6 +54,12 @@ impl Wire {
     /// Sets what happens from now on, and forgets what was seen.
     pub fn set(&self, faults: &[Fault], then: Fault, forgetful: bool) {
         *self.state.lock().unwrap() = State { faults: faults.to_vec(), then, forgetful, seen: Vec::new() };
+    }
+
+    /// Lets come what was held up, and does nothing any more.
+    pub fn go_on(&self) {
+        self.set(&[], Fault::None, false);
+        self.goes_on.notify_waiters();
     }
 
     /// Requests since then that hold a word.
@@ -107,7 +115,10 @@ impl Wire {
                 sent += count;
                 match now {
                     Fault::Cut(most) if sent > most => return,
-                    Fault::Stall(most) if sent > most => std::future::pending().await,
+                    Fault::Stall(most) if sent > most => {
+                        self.goes_on.notified().await;
+                        *fault.lock().unwrap() = Fault::None;
+                    }
                     _ => {}
                 }
                 if count == 0 || to_client.write_all(&bytes[..count]).await.is_err() {
