@@ -129,7 +129,8 @@ impl Gateway {
             Ok(Some(new))
         });
         match put.await.map_err(failed)? {
-            Some(new) => Ok(empty(if new { StatusCode::CREATED } else { StatusCode::OK })),
+            // An update that made it is no less an update: clients take 201 for the failure of one.
+            Some(new) => Ok(empty(if new && create { StatusCode::CREATED } else { StatusCode::OK })),
             None if create => Err(refuse(StatusCode::CONFLICT, format!("secret {name} already exists"))),
             None => Err(not_found(name)),
         }

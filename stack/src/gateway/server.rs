@@ -203,7 +203,7 @@ impl Gateway {
         let answer = match route {
             Route::Health => Ok(self.health().await),
             Route::Info => Ok(self.info()),
-            Route::List => self.list(uri.query()),
+            Route::List => self.list(uri.query()).await,
             Route::Create => self.deploy(request, false).await,
             Route::Update => self.deploy(request, true).await,
             Route::Delete => self.delete(request).await,

@@ -52,10 +52,14 @@ impl Gateway {
     }
 
     /// All functions of a namespace, by name.
-    pub fn list(&self, query: Option<&str>) -> Answer {
+    pub async fn list(&self, query: Option<&str>) -> Answer {
         let wanted = named(&parameter(query, "namespace")).ok_or_else(namespace_not_valid)?;
         let mut found: Vec<_> =
             self.functions.all().into_iter().filter(|f| f.key.namespace == wanted).collect();
+        // Somebody who mistypes a namespace should not take it for an empty one.
+        if found.is_empty() {
+            self.must_be_open(&wanted).await?;
+        }
         found.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(json(&found.iter().filter_map(|function| status(function)).collect::<Vec<_>>()))
     }

@@ -69,14 +69,14 @@ async fn until(lab: &Lab, query: &str, count: usize) -> Vec<String> {
 }
 
 /// A client that follows. Dropped, it leaves without a word.
-struct Follower {
+pub struct Follower {
     connection: JoinHandle<Result<(), hyper::Error>>,
     body: Incoming,
     rest: Vec<u8>,
 }
 
 impl Follower {
-    async fn start(lab: &Lab, query: &str) -> Self {
+    pub async fn start(lab: &Lab, query: &str) -> Self {
         let stream = tokio::net::TcpStream::connect(lab.address()).await.unwrap();
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -89,7 +89,7 @@ impl Follower {
     }
 
     /// The next message's text; nothing at the stream's proper end.
-    async fn next(&mut self) -> Option<String> {
+    pub async fn next(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();

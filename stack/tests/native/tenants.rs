@@ -215,6 +215,8 @@ async fn refusals(lab: &Lab) {
         let refused = lab.expect(status, method.clone(), &format!("{NAMESPACE}{path}"), body).await;
         assert!(refused.text.starts_with(text), "{method} {path} {body}: {}", refused.text);
     }
+    let refused = lab.expect(400, Method::GET, "/system/functions?namespace=absent", "").await;
+    assert_eq!(refused.text, "namespace not valid");
     for (method, path) in [(Method::POST, NAMESPACE), (Method::DELETE, "/system/namespaces/dev")] {
         let refused = lab.ask_with(method, path, &dev, &[]).await.unwrap();
         assert_eq!(refused.status.as_u16(), 401);
