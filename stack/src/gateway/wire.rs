@@ -8,6 +8,9 @@ use crate::desired::{Amounts, Document};
 use crate::key::Key;
 use crate::timestamp;
 
+/// Label that carries a function's own name, as clients of the full contract expect it.
+const NAME_LABEL: &str = "faas_function";
+
 /// Annotation that a description has of a function whose process ended and should not have: when, which instance and how.
 /// (Clients print annotations; a field that they do not know they do not.)
 const EXIT_ANNOTATION: &str = "com.bothy.last-exit";
@@ -47,6 +50,9 @@ impl Deployment {
     /// The document that it asks for.
     pub fn document(mut self, key: &Key) -> Document {
         // We show it with every function: a client that sends back what it was shown does not mean it.
+        if self.labels.get(NAME_LABEL).is_some_and(|name| *name == self.service) {
+            self.labels.remove(NAME_LABEL);
+        }
         self.annotations.remove(EXIT_ANNOTATION);
         Document {
             env_process: Some(self.env_process).filter(|text| !text.is_empty()),
@@ -137,6 +143,8 @@ impl Status {
     /// Shows a document, how many of its instances answer, and how often it was called.
     pub fn new(document: &Document, available: usize, calls: u64) -> Self {
         let document = document.clone();
+        let mut labels = document.labels;
+        labels.entry(NAME_LABEL.to_owned()).or_insert_with(|| document.name.clone());
         Self {
             name: document.name,
             image: document.image,
@@ -145,8 +153,7 @@ impl Status {
             env_vars: document.environment,
             constraints: document.constraints,
             secrets: document.secrets,
-            // None is added to what was deployed: clients compare both (`faas-cli diff`).
-            labels: document.labels,
+            labels,
             annotations: document.annotations,
             limits: document.limits,
             requests: document.requests,
@@ -221,6 +228,17 @@ mod tests {
     }
 
     #[test]
+    fn what_was_shown_is_not_stored() {
+        let labels = |name: &str| {
+            let text = json!({"service": "f", "image": "f:1", "labels": {"faas_function": name, "a": "b"}});
+            let deployment: Deployment = serde_json::from_value(text).unwrap();
+            deployment.document(&Key::new("f", "").unwrap()).labels.into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(labels("f"), ["a"]);
+        assert_eq!(labels("other"), ["a", "faas_function"]);
+    }
+
+    #[test]
     fn how_it_ended_is_shown_and_not_stored() {
         let document = Document::new(&Key::new("f", "").unwrap(), "f:1");
         let mut shown =
@@ -238,8 +256,8 @@ mod tests {
         let shown = serde_json::to_value(Status::new(&document, 0, 0)).unwrap();
         assert_eq!(
             shown,
-            json!({"name": "f", "image": "f:1", "namespace": "openfaas-fn", "labels": {}, "annotations": {},
-                   "replicas": 1, "createdAt": "1970-01-01T00:00:00Z"})
+            json!({"name": "f", "image": "f:1", "namespace": "openfaas-fn", "labels": {"faas_function": "f"},
+                   "annotations": {}, "replicas": 1, "createdAt": "1970-01-01T00:00:00Z"})
         );
         document.environment.insert("a".into(), "b=c=d".into());
         let shown = serde_json::to_value(Status::new(&document, 1, 3)).unwrap();
