@@ -2,6 +2,7 @@
 
 mod alert;
 mod auth;
+mod check;
 mod claims;
 mod clock;
 mod connection;
@@ -18,6 +19,7 @@ mod router;
 mod secrets;
 mod server;
 mod system;
+mod target;
 mod tls;
 mod wire;
 

@@ -11,16 +11,15 @@ use provisioning::Namespace;
 use serde::de::DeserializeOwned;
 
 use super::Gateway;
+use super::check::check;
 use super::claims::{Going, Who};
 use super::query::Query;
 use super::reply::{Body, Refusal, empty, json, refuse, text};
 use super::wire::{Deletion, Deployment, Info, Scaling, Status};
-use crate::containerd::normalise;
 use crate::desired::{Document, on_disk};
 use crate::error::Error;
 use crate::key::Key;
-use crate::reconcile::{Function, LARGEST_SECRETS_BYTES, Probes, Refused, Scale};
-use crate::runtime::{Limits, constraints};
+use crate::reconcile::{Function, LARGEST_SECRETS_BYTES, Refused};
 
 /// Largest document that the API takes: annotations may be long, and somebody with the password is not the enemy.
 const LARGEST_BODY: usize = 16 << 20;
@@ -86,7 +85,7 @@ impl Gateway {
         let held = self.claims.count_on(&key.namespace, &document.secrets, who);
         let held = held.map_err(|going| gone(&key.namespace, going))?;
         self.must_be_open(&key.namespace).await?;
-        check(&document)?;
+        check(&document).map_err(bad_request)?;
         self.check_secrets(&key.namespace, &document).await?;
         let image = document.image.clone();
         // It goes on when the client does not wait for it, and so does what it counts on.
@@ -181,27 +180,6 @@ impl Gateway {
         }
         Ok(())
     }
-}
-
-/// What can be known to be wrong before anything is started.
-fn check(document: &Document) -> Result<(), Refusal> {
-    if normalise(&document.image).is_none() {
-        return Err(bad_request(format!("image {:?} is no image reference", document.image)));
-    }
-    Limits::parse(document.limits.as_ref()).map_err(|error| bad_request(format!("limits: {error}")))?;
-    Limits::parse(document.requests.as_ref()).map_err(|error| bad_request(format!("requests: {error}")))?;
-    Scale::parse(&document.labels).map_err(bad_request)?;
-    Probes::parse(&document.annotations).map_err(bad_request)?;
-    let odd = |(name, value): (&String, &String)| {
-        name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
-    };
-    if let Some((name, _)) = document.environment.iter().find(|pair| odd(*pair)) {
-        return Err(bad_request(format!("envVars: {name:?} cannot be an environment variable")));
-    }
-    if document.env_process.as_ref().is_some_and(|text| text.contains('\0')) {
-        return Err(bad_request("envProcess: holds a zero byte"));
-    }
-    constraints::check(&document.constraints).map_err(|error| bad_request(error.to_string()))
 }
 
 /// What a deployment counts on, and is not there or will not be in a moment.

@@ -1,9 +1,10 @@
-//! The API's JSON (OpenFaaS's provider types). Unknown fields are ignored, `null` is as good as absent.
+//! A function: as it is asked for, scaled and deleted, and as it is shown.
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
+use super::nullable;
 use crate::desired::{Amounts, Document};
 use crate::key::Key;
 use crate::timestamp;
@@ -95,13 +96,6 @@ pub struct Scaling {
     pub namespace: String,
 }
 
-/// Reads `null` as if nothing were there.
-pub(super) fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
 /// A function as lists and descriptions show it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -171,41 +165,6 @@ impl Status {
     pub fn with_exit(mut self, exit: Option<String>) -> Self {
         self.annotations.extend(exit.map(|exit| (EXIT_ANNOTATION.to_owned(), exit)));
         self
-    }
-}
-
-/// Body of GET /system/info.
-#[derive(Debug, Serialize)]
-pub struct Info {
-    provider: Provider,
-    version: Version,
-    arch: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct Provider {
-    provider: &'static str,
-    orchestration: &'static str,
-    version: Version,
-}
-
-#[derive(Debug, Serialize)]
-struct Version {
-    sha: &'static str,
-    release: &'static str,
-}
-
-impl Info {
-    /// What this program is, under the name that it was told to use.
-    pub fn new(provider: provisioning::Provider) -> Self {
-        let version = || Version {
-            // The image builder may name the commit; a build by hand has none to name. Clients expect some text.
-            sha: option_env!("BOTHY_COMMIT").unwrap_or("unknown"),
-            release: env!("CARGO_PKG_VERSION"),
-        };
-        let provider =
-            Provider { provider: provider.as_str(), orchestration: "containerd", version: version() };
-        Self { provider, version: version(), arch: std::env::consts::ARCH }
     }
 }
 
