@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use crate::variables::Variables;
+use crate::variables::{Variables, printable};
 
 /// Names of the modes, for those who choose another.
 const KNOWN: &str = "streaming, serializing, classic, http or static";
@@ -71,7 +71,7 @@ impl Mode {
                 let folder = variables.text("static_path");
                 Ok(Self::Static(folder.unwrap_or_else(|| "/home/app/public".to_owned()).into()))
             }
-            Some(other) => Err(format!("mode={other}: expected {KNOWN}")),
+            Some(other) => Err(format!("mode={}: expected {KNOWN}", printable(other))),
         }
     }
 }
