@@ -13,7 +13,7 @@ const DEFAULT_TAG: &str = "latest";
 /// The registry of the images that the appliance brings: there is no such host to ask. (One with a port is another.)
 const LOCAL: &str = "localhost";
 
-/// Longest reference taken, in bytes.
+/// Longest reference taken, made complete, in bytes.
 const LONGEST: usize = 1024;
 
 /// An image's reference with all of its parts.
@@ -68,12 +68,14 @@ impl Reference {
             return None;
         }
         let tag = tag.or(if digest.is_none() { Some(DEFAULT_TAG) } else { None });
-        Some(Self {
+        let complete = Self {
             registry: registry.to_owned(),
             repository: path,
             tag: tag.map(str::to_owned),
             digest: digest.map(str::to_owned),
-        })
+        };
+        // What was added counts: it must be a reference itself.
+        (complete.to_string().len() <= LONGEST).then_some(complete)
     }
 
     /// What a registry is asked for: the digest where there is one, else the tag.
@@ -161,6 +163,9 @@ mod tests {
         let both = Reference::parse(&format!("ghcr.io/a/b:1@{digest}")).unwrap();
         assert_eq!((both.registry.as_str(), both.repository.as_str()), ("ghcr.io", "a/b"));
         assert_eq!((both.tag.as_deref(), both.version()), (Some("1"), digest.as_str()));
+        let long = "a".repeat(LONGEST - "docker.io/library/:latest".len());
+        assert_eq!(normalise(&long).map(|full| full.len()), Some(LONGEST));
+        assert_eq!(normalise(&format!("{long}a")), None);
         assert!(Reference::parse("localhost/a").unwrap().is_local());
         assert!(!Reference::parse("localhost:5000/a").unwrap().is_local());
         for bad in [
