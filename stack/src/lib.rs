@@ -15,6 +15,7 @@ pub mod log;
 pub mod logging;
 pub mod network;
 pub mod notify;
+pub mod object;
 pub mod reconcile;
 pub mod registry;
 pub mod runtime;

@@ -8,18 +8,19 @@ use hyper::{Request, StatusCode};
 use super::Gateway;
 use super::reply::{empty, refuse};
 use super::system::{Answer, bad_request, read};
-use super::wire::{Alert, Webhook, wanted};
+use super::wire::{self, Alert, Webhook, wanted};
 use crate::key::Key;
+use crate::object::Object;
 use crate::reconcile::Refused;
 
 impl Gateway {
     /// Scales the functions that alerts are about.
     pub async fn alert(&self, request: Request<Incoming>) -> Answer {
         let bytes = read(request).await.map_err(|_| bad_request("Unable to read alert."))?;
-        let webhook: Webhook = serde_json::from_reader(bytes.reader())
-            .map_err(|_| bad_request("Unable to parse alert, bad format."))?;
+        let webhook: Webhook =
+            wire::parse(bytes.reader()).map_err(|_| bad_request("Unable to parse alert, bad format."))?;
         let mut errors = Vec::new();
-        for (number, alert) in webhook.alerts.iter().enumerate() {
+        for (number, Object(alert)) in webhook.alerts.iter().enumerate() {
             if let Err(error) = self.follow(alert, webhook.fires(alert)).await {
                 errors.push(format!("[{number}] {error}"));
             }

@@ -13,7 +13,7 @@ use super::claims::{Held, Who};
 use super::reply::{Refusal, empty, json, refuse};
 use super::router::Act;
 use super::system::{self, Answer, bad_request, namespace_not_valid, read};
-use super::wire::{FunctionNamespace, check_namespace, is_marked};
+use super::wire::{self, FunctionNamespace, check_namespace, is_marked};
 use crate::desired::{MARK, NamespaceDocument, on_disk};
 use crate::error::Error;
 
@@ -191,7 +191,7 @@ async fn submitted(request: Request<Incoming>, path: &str, act: Act) -> Result<F
     if act == Act::Remove && !bytes.has_remaining() {
         return Ok(FunctionNamespace { name: path.to_owned(), ..FunctionNamespace::default() });
     }
-    let body = serde_json::from_reader(bytes.reader())
+    let body = wire::parse(bytes.reader())
         .map_err(|error| bad_request(format!("error parsing request body: {error}")))?;
     check_namespace(&body, path, act).map_err(bad_request).map(|()| body)
 }

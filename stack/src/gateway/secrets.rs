@@ -11,7 +11,7 @@ use super::claims::Who;
 use super::reply::{Refusal, empty, json, refuse};
 use super::router::Act;
 use super::system::{Answer, bad_request, gone, named, namespace_not_valid, or_query, parameter, read};
-use super::wire::Submitted;
+use super::wire::{self, Submitted};
 use crate::desired::{LARGEST_SECRET_BYTES, SecretName, on_disk};
 use crate::error::Error;
 
@@ -36,7 +36,7 @@ impl Gateway {
             Submitted::default()
         } else {
             // serde's own text may quote what it found.
-            serde_json::from_reader(bytes.reader()).map_err(|error| {
+            wire::parse(bytes.reader()).map_err(|error| {
                 let place = format!("line {}, column {}", error.line(), error.column());
                 bad_request(format!("error parsing request body: it is no secret in JSON ({place})"))
             })?

@@ -15,7 +15,7 @@ use super::check::check;
 use super::claims::{Going, Who};
 use super::query::Query;
 use super::reply::{Body, Refusal, empty, json, refuse, text};
-use super::wire::{Deletion, Deployment, Info, Scaling, Status};
+use super::wire::{self, Deletion, Deployment, Info, Scaling, Status};
 use crate::desired::{Document, on_disk};
 use crate::error::Error;
 use crate::key::Key;
@@ -130,8 +130,8 @@ impl Gateway {
     pub async fn scale(&self, request: Request<Incoming>, name: &str) -> Answer {
         let query = request.uri().query().map(str::to_owned);
         let bytes = read(request).await.map_err(|_| bad_request("Error reading request body"))?;
-        let scaling: Scaling = serde_json::from_reader(bytes.reader())
-            .map_err(|_| bad_request("Error unmarshalling request body"))?;
+        let scaling: Scaling =
+            wire::parse(bytes.reader()).map_err(|_| bad_request("Error unmarshalling request body"))?;
         let namespace = or_query(scaling.namespace, query.as_deref());
         let name = if scaling.service_name.is_empty() { name } else { &scaling.service_name };
         let key = if namespace.is_empty() { Key::from_path(name) } else { Key::new(name, &namespace) };
@@ -257,7 +257,7 @@ pub(super) fn parameter(query: Option<&str>, name: &str) -> String {
 
 async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refusal> {
     let bytes = read(request).await?;
-    serde_json::from_reader(bytes.reader()).map_err(|error| bad_request(error.to_string()))
+    wire::parse(bytes.reader()).map_err(|error| bad_request(error.to_string()))
 }
 
 /// A request's body.

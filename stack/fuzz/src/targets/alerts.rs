@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::gateway::wire::{Webhook, wanted};
+use crate::gateway::wire::{Webhook, parse, wanted};
+use crate::object::Object;
 
 pub fn check(data: &[u8]) {
-    let Ok(webhook) = serde_json::from_slice::<Webhook>(data) else { return };
+    let Ok(webhook) = parse::<Webhook>(data) else { return };
     // What is skipped need not be text.
     let Ok(fields) = serde_json::from_slice::<Value>(data) else { return };
     let whole = fields["status"].as_str().unwrap_or_default();
-    for (alert, fields) in webhook.alerts.iter().zip(fields["alerts"].as_array().into_iter().flatten()) {
+    for (Object(alert), fields) in
+        webhook.alerts.iter().zip(fields["alerts"].as_array().into_iter().flatten())
+    {
+        assert!(fields.is_object());
         let own = fields["status"].as_str().unwrap_or_default();
         assert_eq!(webhook.fires(alert), (if own.is_empty() { whole } else { own }) == "firing");
         assert_eq!(alert.function_name(), fields["labels"]["function_name"].as_str().unwrap_or_default());

@@ -4,13 +4,13 @@ use serde_json::{Value, json};
 
 use crate::desired::Document;
 use crate::gateway::check::check as what_is_wrong;
-use crate::gateway::wire::{Deletion, Deployment, Scaling, Status};
+use crate::gateway::wire::{Deletion, Deployment, Scaling, Status, parse};
 use crate::key::Key;
 use crate::reconcile::Scale;
 
 pub fn check(data: &[u8]) {
     others(data);
-    let Ok(deployment) = serde_json::from_slice::<Deployment>(data) else { return };
+    let Ok(deployment) = parse::<Deployment>(data) else { return };
     let Some(key) = Key::new(&deployment.service, &deployment.namespace) else { return };
     let document = deployment.document(&key);
     assert_eq!(document.key().as_ref(), Some(&key));
@@ -21,6 +21,9 @@ pub fn check(data: &[u8]) {
     assert_eq!((what_is_wrong(&kept), kept.digest()), (wrong.clone(), document.digest()));
     let again = shown_and_sent_back(&key, &document);
     assert_eq!(Document { created_at: document.created_at, ..again }, document);
+    if let Ok(fields) = serde_json::from_slice::<Value>(data) {
+        assert!(["limits", "requests"].iter().all(|name| !fields[name].is_array()));
+    }
     match wrong.err() {
         None => usable(&document),
         Some(wrong) => assert!(!wrong.is_empty()),
@@ -52,7 +55,15 @@ fn usable(document: &Document) {
 
 /// `null` is as good as absent, and what is not known is nobody's business.
 fn others(data: &[u8]) {
-    let Ok(Value::Object(fields)) = serde_json::from_slice(data) else { return };
+    let Ok(body) = serde_json::from_slice::<Value>(data) else { return };
+    let Value::Object(fields) = body else {
+        assert!(
+            parse::<Deployment>(data).is_err()
+                && parse::<Deletion>(data).is_err()
+                && parse::<Scaling>(data).is_err()
+        );
+        return;
+    };
     let said = || fields.iter().filter(|(_, value)| !value.is_null());
     let without: Value = said().map(|(name, value)| (name.clone(), value.clone())).collect();
     let mut with = without.clone();

@@ -16,6 +16,7 @@ pub fn check(data: &[u8]) {
             assert!(stack::containerd::is_digest(&document.digest));
             // What is skipped need not be text.
             let Ok(fields) = serde_json::from_slice::<Value>(bytes) else { return };
+            assert!(fields.is_object());
             // One thing to everybody: an index has manifests, a manifest has none.
             assert_eq!(
                 fields.get("manifests").is_some_and(|it| !it.is_null()),

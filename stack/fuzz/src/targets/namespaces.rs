@@ -4,10 +4,10 @@ use provisioning::Namespace;
 
 use crate::desired::{MARK, NamespaceDocument};
 use crate::gateway::router::Act;
-use crate::gateway::wire::{FunctionNamespace, check_namespace, is_marked};
+use crate::gateway::wire::{FunctionNamespace, check_namespace, is_marked, parse};
 
 pub fn check(data: &[u8]) {
-    let Ok(body) = serde_json::from_slice::<FunctionNamespace>(data) else { return };
+    let Ok(body) = parse::<FunctionNamespace>(data) else { return };
     let marked = is_marked(body.labels.get(MARK)) || is_marked(body.annotations.get(MARK));
     for path in ["", "dev", body.name.as_str()] {
         let wrong = |act| check_namespace(&body, path, act).is_err();
@@ -18,7 +18,7 @@ pub fn check(data: &[u8]) {
     }
     // What is shown can be sent back.
     let shown = serde_json::to_vec(&body).unwrap();
-    let again: FunctionNamespace = serde_json::from_slice(&shown).unwrap();
+    let again: FunctionNamespace = parse(shown.as_slice()).unwrap();
     let all = |body: &FunctionNamespace| (body.name.clone(), body.labels.clone(), body.annotations.clone());
     assert_eq!(all(&again), all(&body));
     // What is kept has the mark, and what was submitted.

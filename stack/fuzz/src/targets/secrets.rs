@@ -3,10 +3,10 @@
 use std::path::{Component, Path};
 
 use crate::desired::SecretName;
-use crate::gateway::wire::Submitted;
+use crate::gateway::wire::{Submitted, parse};
 
 pub fn check(data: &[u8]) {
-    let Ok(submitted) = serde_json::from_slice::<Submitted>(data) else { return };
+    let Ok(submitted) = parse::<Submitted>(data) else { return };
     if let Ok(name) = submitted.name.parse::<SecretName>() {
         // A file in the folder of its namespace, and no other.
         assert_eq!(name.as_str(), submitted.name);
@@ -16,6 +16,7 @@ pub fn check(data: &[u8]) {
     }
     // The value is taken by JSON's own words, not by ours.
     let Ok(fields) = serde_json::from_slice::<serde_json::Value>(data) else { return };
+    assert!(fields.is_object());
     let text = |name: &str| fields[name].as_str().unwrap_or_default().to_owned();
     let unfolded = text("rawValue").replace(['\r', '\n'], "");
     let meant = match text("rawValue").as_str() {

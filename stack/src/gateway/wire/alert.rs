@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::nullable;
+use crate::object::Object;
 
 /// Defaults of OpenFaaS's community edition for the labels below.
 const LEAST: u64 = 1;
@@ -22,7 +23,7 @@ pub struct Webhook {
     status: String,
     #[serde(deserialize_with = "nullable")]
     /// The alerts, in their order.
-    pub alerts: Vec<Alert>,
+    pub alerts: Vec<Object<Alert>>,
 }
 
 impl Webhook {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::nullable;
 use crate::desired::{Amounts, Document};
 use crate::key::Key;
+use crate::object::Object;
 use crate::timestamp;
 
 /// Label that carries a function's own name, as clients of the full contract expect it.
@@ -41,8 +42,8 @@ pub struct Deployment {
     labels: BTreeMap<String, String>,
     #[serde(deserialize_with = "nullable")]
     annotations: BTreeMap<String, String>,
-    limits: Option<Amounts>,
-    requests: Option<Amounts>,
+    limits: Option<Object<Amounts>>,
+    requests: Option<Object<Amounts>>,
     #[serde(deserialize_with = "nullable")]
     read_only_root_filesystem: bool,
 }
@@ -62,12 +63,17 @@ impl Deployment {
             secrets: self.secrets,
             labels: self.labels,
             annotations: self.annotations,
-            limits: self.limits.filter(|amounts| *amounts != Amounts::default()),
-            requests: self.requests.filter(|amounts| *amounts != Amounts::default()),
+            limits: said(self.limits),
+            requests: said(self.requests),
             read_only_root_filesystem: self.read_only_root_filesystem,
             ..Document::new(key, &self.image)
         }
     }
+}
+
+/// Amounts that say nothing are none.
+fn said(amounts: Option<Object<Amounts>>) -> Option<Amounts> {
+    amounts.map(|Object(amounts)| amounts).filter(|amounts| *amounts != Amounts::default())
 }
 
 /// Body of DELETE /system/functions.
@@ -182,8 +188,11 @@ mod tests {
         assert_eq!(document.limits.unwrap().memory.as_deref(), Some("1Gi"));
         assert_eq!(document.requests, None);
         assert_eq!(document.annotations["a"], "b");
-        assert!(serde_json::from_str::<Deployment>("{}").is_ok());
-        assert!(serde_json::from_str::<Deployment>("[1]").is_err());
+        let read = |text: &str| crate::gateway::wire::parse::<Deployment>(text.as_bytes());
+        assert!(read("{}").is_ok());
+        for bad in ["[]", r#"["f", "f:1"]"#, r#"{"service": "f", "limits": ["1Gi"]}"#] {
+            assert!(read(bad).unwrap_err().to_string().contains("expected an object"), "{bad}");
+        }
     }
 
     #[test]
