@@ -47,12 +47,17 @@ pub const REGISTRY: Tool =
 pub const OPENSSL: Tool =
     Tool { file: "openssl", package: "openssl", purpose: "make certificates for tests" };
 
+/// What compiles libFuzzer.
+pub const CXX: Tool = Tool { file: "g++", package: "g++", purpose: "compile libFuzzer" };
+
 /// To build an image.
 pub const BUILD: &[Tool] = &[PROTOC, CC, LIBC, KEYRING];
 /// To boot one.
 pub const BOOT: &[Tool] = &[QEMU, OVMF];
 /// To run what only tests run.
 pub const TEST: &[Tool] = &[REGISTRY, OPENSSL];
+/// To run what only the second tier of tests runs.
+pub const LONG: &[Tool] = &[CXX];
 
 fn present(tool: &Tool) -> bool {
     if tool.file.starts_with('/') {

@@ -37,7 +37,8 @@ const LONG: &str = "long::";
 /// # Errors
 /// A tool is missing, or the image cannot be built. A test that fails is no error.
 pub fn test(options: &Options) -> Result<bool> {
-    let tools = [host::BUILD, host::BOOT, host::TEST].concat();
+    let long = if options.long { host::LONG } else { &[] };
+    let tools = [host::BUILD, host::BOOT, host::TEST, long].concat();
     host::ensure(&tools, options.build.install)?;
     let artifacts = build::ensure(&options.build)?;
     let out = options.build.out.join(&artifacts.name);

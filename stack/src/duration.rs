@@ -48,6 +48,10 @@ fn go(mut rest: &str) -> Option<u128> {
         if before.is_empty() && behind.is_empty() {
             return None;
         }
+        // A second point would else hide behind the digits that count.
+        if behind.contains('.') {
+            return None;
+        }
         let behind = behind.get(..DIGITS).unwrap_or(behind);
         // What does not fit is too long by far.
         total = total.checked_add(whole(before)?.checked_mul(*unit)?)?;
@@ -88,7 +92,19 @@ mod tests {
         assert_eq!(parse("1.000000001s"), Some(Duration::new(1, 1)));
         assert_eq!(parse("0.3333333333333333333333333333h"), Some(Duration::from_nanos(1_199_999_999_999)));
         assert_eq!(parse("9223372036s"), Some(Duration::from_secs(9_223_372_036)));
-        for bad in ["", "s", "1x", "-1s", "1h30", ".s", "1.2.3s", "+", "9223372037", "9223372036s1s"] {
+        for bad in [
+            "",
+            "s",
+            "1x",
+            "-1s",
+            "1h30",
+            ".s",
+            "1.2.3s",
+            "1.00000000000000.5s",
+            "+",
+            "9223372037",
+            "9223372036s1s",
+        ] {
             assert_eq!(parse(bad), None, "{bad}");
         }
         assert_eq!(parse("99999999999999999999"), None);

@@ -16,6 +16,7 @@ pub mod logging;
 pub mod names;
 pub mod network;
 pub mod notify;
+pub mod object;
 pub mod reconcile;
 pub mod registry;
 pub mod runtime;

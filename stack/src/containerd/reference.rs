@@ -1,6 +1,7 @@
 //! Image references, made complete as Docker does it.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 /// The registry of references that name none, and the folder of its single-word names.
 pub const HUB: &str = "docker.io";
@@ -12,7 +13,7 @@ const DEFAULT_TAG: &str = "latest";
 /// The registry of the images that the appliance brings: there is no such host to ask. (One with a port is another.)
 const LOCAL: &str = "localhost";
 
-/// Longest reference taken, in bytes.
+/// Longest reference taken, made complete, in bytes.
 const LONGEST: usize = 1024;
 
 /// An image's reference with all of its parts.
@@ -63,18 +64,18 @@ impl Reference {
             HUB | LEGACY_REGISTRY => (HUB, format!("{DEFAULT_FOLDER}/{path}")),
             other => (other, path.to_owned()),
         };
-        let host = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']');
-        let begins = registry.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[');
-        if !begins || !registry.bytes().all(host) || !path.split('/').all(is_component) {
+        if !is_registry(registry) || !path.split('/').all(is_component) {
             return None;
         }
         let tag = tag.or(if digest.is_none() { Some(DEFAULT_TAG) } else { None });
-        Some(Self {
+        let complete = Self {
             registry: registry.to_owned(),
             repository: path,
             tag: tag.map(str::to_owned),
             digest: digest.map(str::to_owned),
-        })
+        };
+        // What was added counts: it must be a reference itself.
+        (complete.to_string().len() <= LONGEST).then_some(complete)
     }
 
     /// What a registry is asked for: the digest where there is one, else the tag.
@@ -101,14 +102,29 @@ impl fmt::Display for Reference {
     }
 }
 
-/// Small letters and digits, with single dots, hyphens, or one or two underscores between them.
+/// A host, and a port where there is one: what can be connected to.
+fn is_registry(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let label = |label: &str| {
+        let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let is_host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => host.split('.').all(label),
+    };
+    let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    is_host && port.is_none_or(is_port)
+}
+
+/// Small letters and digits, with one dot, one or two underscores, or hyphens between them.
 fn is_component(text: &str) -> bool {
-    let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
-    edge(text.as_bytes().first())
-        && edge(text.as_bytes().last())
-        && text.bytes().all(inner)
-        && !text.contains("..")
+    let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let between = |part: &str| matches!(part, "" | "." | "_" | "__") || part.bytes().all(|b| b == b'-');
+    text.starts_with(letter) && text.ends_with(letter) && text.split(letter).all(between)
 }
 
 fn is_tag(text: &str) -> bool {
@@ -138,7 +154,8 @@ mod tests {
             ("index.docker.io/a/b:1", "docker.io/a/b:1".to_owned()),
             ("localhost/figlet:latest", "localhost/figlet:latest".to_owned()),
             ("localhost:5000/a/b", "localhost:5000/a/b:latest".to_owned()),
-            ("ghcr.io/a/b__c-d:V1", "ghcr.io/a/b__c-d:V1".to_owned()),
+            ("ghcr.io/a/b__c--d:V1", "ghcr.io/a/b__c--d:V1".to_owned()),
+            ("[fd00::1]:5000/a", "[fd00::1]:5000/a:latest".to_owned()),
             (&format!("a@{digest}"), format!("docker.io/library/a@{digest}")),
         ] {
             assert_eq!(normalise(text), Some(full), "{text}");
@@ -146,11 +163,36 @@ mod tests {
         let both = Reference::parse(&format!("ghcr.io/a/b:1@{digest}")).unwrap();
         assert_eq!((both.registry.as_str(), both.repository.as_str()), ("ghcr.io", "a/b"));
         assert_eq!((both.tag.as_deref(), both.version()), (Some("1"), digest.as_str()));
+        let long = "a".repeat(LONGEST - "docker.io/library/:latest".len());
+        assert_eq!(normalise(&long).map(|full| full.len()), Some(LONGEST));
+        assert_eq!(normalise(&format!("{long}a")), None);
         assert!(Reference::parse("localhost/a").unwrap().is_local());
         assert!(!Reference::parse("localhost:5000/a").unwrap().is_local());
-        for bad in
-            ["", "A", "a b", "a:", "a@sha256:1", "/a", "a/", "a//b", "a..b", "a:.x", "../a", "https://x/y"]
-        {
+        for bad in [
+            "",
+            "A",
+            "a b",
+            "a:",
+            "a@sha256:1",
+            "/a",
+            "a/",
+            "a//b",
+            "a..b",
+            "a:.x",
+            "../a",
+            "https://x/y",
+            "a___b",
+            "a._b",
+            "a-.b",
+            "a.b:1:2/c",
+            "a.b:/c",
+            "a.b:70000/c",
+            "a..b/c",
+            ".a/b",
+            "-a.b/c",
+            "[x]:1/a",
+            "[::1/a",
+        ] {
             assert_eq!(normalise(bad), None, "{bad}");
         }
     }

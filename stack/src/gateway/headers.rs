@@ -76,8 +76,10 @@ pub fn from_http2(headers: &mut HeaderMap, authority: Option<&Authority>) {
 
 /// Turns a client's headers into those that the function sees.
 pub fn towards_function(headers: &mut HeaderMap, client: SocketAddr, stamp: &Stamp) {
+    // Before others go: `Connection: host` does not make it one connection's.
+    let host = headers.remove(HOST);
     strip(headers);
-    if let Some(host) = headers.remove(HOST) {
+    if let Some(host) = host {
         headers.entry(FORWARDED_HOST).or_insert(host);
     }
     if let Ok(client) = HeaderValue::try_from(client.to_string()) {
@@ -155,6 +157,16 @@ mod tests {
         for (name, value) in [("x-forwarded-for", "a"), ("x-forwarded-host", "b"), ("x-call-id", "c")] {
             assert_eq!(headers[name], value);
         }
+    }
+
+    #[test]
+    fn the_host_is_told_whatever_connection_names() {
+        let mut headers =
+            map(&[("host", "bothy:8080"), ("connection", "host, x-call-id, x-mine"), ("x-mine", "1")]);
+        let stamp = Stamp::new(&headers);
+        towards_function(&mut headers, "192.0.2.1:4711".parse().unwrap(), &stamp);
+        assert_eq!(headers["x-forwarded-host"], "bothy:8080");
+        assert!(headers.contains_key("x-call-id") && !headers.contains_key("x-mine"));
     }
 
     #[test]

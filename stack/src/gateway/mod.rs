@@ -3,6 +3,7 @@
 mod alert;
 mod auth;
 mod called;
+mod check;
 mod claims;
 mod clock;
 mod connection;
@@ -19,6 +20,7 @@ mod router;
 mod secrets;
 mod server;
 mod system;
+mod target;
 mod tls;
 mod wire;
 

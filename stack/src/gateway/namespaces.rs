@@ -7,38 +7,15 @@ use bytes::Buf;
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use provisioning::Namespace;
-use serde::{Deserialize, Serialize};
 
 use super::Gateway;
 use super::claims::{Held, Who};
 use super::reply::{Refusal, empty, json, refuse};
 use super::router::Act;
 use super::system::{self, Answer, bad_request, namespace_not_valid, read};
-use super::wire::nullable;
+use super::wire::{self, FunctionNamespace, check_namespace, is_marked};
 use crate::desired::{MARK, NamespaceDocument, on_disk};
 use crate::error::Error;
-
-/// A namespace as clients see it.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-struct FunctionNamespace {
-    #[serde(deserialize_with = "nullable")]
-    name: String,
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
-    annotations: BTreeMap<String, String>,
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
-    labels: BTreeMap<String, String>,
-}
-
-impl FunctionNamespace {
-    fn is_marked(&self) -> bool {
-        is_marked(self.labels.get(MARK)) || is_marked(self.annotations.get(MARK))
-    }
-}
-
-fn is_marked(value: Option<&String>) -> bool {
-    value.is_some_and(|value| value == "1" || value == "true")
-}
 
 impl Gateway {
     /// The namespaces that functions may be in; the default one first.
@@ -214,54 +191,11 @@ async fn submitted(request: Request<Incoming>, path: &str, act: Act) -> Result<F
     if act == Act::Remove && !bytes.has_remaining() {
         return Ok(FunctionNamespace { name: path.to_owned(), ..FunctionNamespace::default() });
     }
-    let body = serde_json::from_reader(bytes.reader())
+    let body = wire::parse(bytes.reader())
         .map_err(|error| bad_request(format!("error parsing request body: {error}")))?;
-    check(&body, path, act).map(|()| body)
-}
-
-/// What is wrong with a body, whatever there is on the machine.
-fn check(body: &FunctionNamespace, path: &str, act: Act) -> Result<(), Refusal> {
-    if body.name.is_empty() {
-        return Err(bad_request("namespace not specified in request body"));
-    }
-    if !path.is_empty() && body.name != path {
-        return Err(bad_request("namespace in request body does not match namespace in URL"));
-    }
-    if act != Act::Remove && !body.is_marked() {
-        return Err(bad_request("request does not have openfaas=1 label"));
-    }
-    Ok(())
+    check_namespace(&body, path, act).map_err(bad_request).map(|()| body)
 }
 
 fn failed(error: Error) -> Refusal {
     refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bodies() {
-        let refusal = |text: &str, path: &str, act| {
-            let body: FunctionNamespace = serde_json::from_str(text).unwrap();
-            check(&body, path, act).err().map(|refusal| refusal.text).unwrap_or_default()
-        };
-        let label = r#"{"name":"dev","labels":{"openfaas":"1"},"annotations":null}"#;
-        let annotation = r#"{"name":"dev","annotations":{"openfaas":"true"}}"#;
-        let bare = r#"{"name":"dev"}"#;
-        for good in [label, annotation] {
-            assert_eq!(refusal(good, "", Act::Create), "");
-            assert_eq!(refusal(good, "dev", Act::Replace), "");
-        }
-        assert_eq!(refusal(bare, "dev", Act::Remove), "");
-        for act in [Act::Create, Act::Replace] {
-            assert_eq!(refusal(bare, "dev", act), "request does not have openfaas=1 label");
-            let odd = r#"{"name":"dev","labels":{"openfaas":"0"}}"#;
-            assert_eq!(refusal(odd, "dev", act), "request does not have openfaas=1 label");
-        }
-        assert_eq!(refusal("{}", "dev", Act::Remove), "namespace not specified in request body");
-        let other = "namespace in request body does not match namespace in URL";
-        assert_eq!(refusal(label, "other", Act::Replace), other);
-    }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
-use hyper::{Request, Response, StatusCode, Uri};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -20,6 +20,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use super::Gateway;
 use super::headers::{Stamp, from_http2, strip, towards_function};
 use super::reply::{Body, BodyError, empty, proxy_error, text};
+use super::target::target;
 use crate::key::Key;
 use crate::reconcile::{Function, Running, State, Tally};
 
@@ -238,15 +239,6 @@ fn upgrade_of(request: &Request<Incoming>) -> Option<HeaderValue> {
     asked.then(|| request.headers().get(UPGRADE).cloned())?
 }
 
-fn target(address: SocketAddr, rest: &str, query: Option<&str>) -> Option<Uri> {
-    let path = if rest.is_empty() { "/" } else { rest };
-    let path = match query {
-        Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
-    };
-    Uri::builder().scheme("http").authority(address.to_string()).path_and_query(path).build().ok()
-}
-
 fn not_found(name: &str) -> Response<Body> {
     let (short, full) = match Key::from_path(name) {
         Some(key) => (key.name.to_string(), key.to_string()),
@@ -338,21 +330,4 @@ async fn tunnel(
         let _ = tokio::io::copy_bidirectional(&mut client, &mut function).await;
     }
     drop(inside);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn targets_keep_the_raw_path() {
-        let address = ([10, 62, 0, 2], 8080).into();
-        for (rest, query, wanted) in [
-            ("", None, "http://10.62.0.2:8080/"),
-            ("/", Some(""), "http://10.62.0.2:8080/?"),
-            ("/a%2Fb//c", Some("x=%20"), "http://10.62.0.2:8080/a%2Fb//c?x=%20"),
-        ] {
-            assert_eq!(target(address, rest, query).unwrap().to_string(), wanted);
-        }
-    }
 }

@@ -1,48 +1,19 @@
 //! `/system/secrets`. Values come in and never go out: not in an answer, not in an error, not in the journal.
 
-use std::borrow::Cow;
-
 use bytes::Buf;
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use provisioning::{Namespace, Provider};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::Gateway;
 use super::claims::Who;
 use super::reply::{Refusal, empty, json, refuse};
 use super::router::Act;
 use super::system::{Answer, bad_request, gone, named, namespace_not_valid, or_query, parameter, read};
-use super::wire::nullable;
-use crate::base64;
+use super::wire::{self, Submitted};
 use crate::desired::{LARGEST_SECRET_BYTES, SecretName, on_disk};
 use crate::error::Error;
-
-/// Body of POST, PUT and DELETE. It has no Debug: the value must not be printed by accident.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Submitted {
-    #[serde(deserialize_with = "nullable")]
-    name: String,
-    #[serde(deserialize_with = "nullable")]
-    namespace: String,
-    #[serde(deserialize_with = "nullable")]
-    value: String,
-    #[serde(deserialize_with = "nullable")]
-    raw_value: String,
-}
-
-impl Submitted {
-    /// The value's bytes: `rawValue`, which is base64, before `value`.
-    fn value(&self) -> Result<Cow<'_, [u8]>, Refusal> {
-        if self.raw_value.is_empty() {
-            return Ok(Cow::Borrowed(self.value.as_bytes()));
-        }
-        // Tools that write base64 fold it.
-        let text: Vec<u8> = self.raw_value.bytes().filter(|b| !matches!(b, b'\n' | b'\r')).collect();
-        base64::decode(&text).map(Cow::Owned).ok_or_else(|| bad_request("rawValue is not base64"))
-    }
-}
 
 /// One of the list.
 #[derive(Serialize)]
@@ -65,7 +36,7 @@ impl Gateway {
             Submitted::default()
         } else {
             // serde's own text may quote what it found.
-            serde_json::from_reader(bytes.reader()).map_err(|error| {
+            wire::parse(bytes.reader()).map_err(|error| {
                 let place = format!("line {}, column {}", error.line(), error.column());
                 bad_request(format!("error parsing request body: it is no secret in JSON ({place})"))
             })?
@@ -77,7 +48,7 @@ impl Gateway {
         match act {
             Act::Remove => self.remove_secret(&namespace, &name).await,
             act => {
-                let value = submitted.value()?;
+                let value = submitted.value().map_err(bad_request)?;
                 if value.len() > LARGEST_SECRET_BYTES {
                     let message = format!(
                         "secret {name} has {} bytes, at most {LARGEST_SECRET_BYTES} are kept",
@@ -167,26 +138,4 @@ fn not_found(name: &SecretName) -> Refusal {
 
 fn failed(error: Error) -> Refusal {
     refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn value(text: &str) -> Result<Vec<u8>, String> {
-        let submitted: Submitted = serde_json::from_str(text).unwrap();
-        submitted.value().map(Cow::into_owned).map_err(|refusal| refusal.text)
-    }
-
-    #[test]
-    fn raw_values_win() {
-        assert_eq!(value(r#"{"value":"ä "}"#).unwrap(), "ä ".as_bytes());
-        assert_eq!(value(r#"{"value":"x","rawValue":"AP8="}"#).unwrap(), [0, 255]);
-        assert_eq!(value(r#"{"value":"x","rawValue":"e?=="}"#), Err("rawValue is not base64".into()));
-        assert_eq!(value(r#"{"value":"x","rawValue":"eHl6\r\neHl6\n"}"#).unwrap(), b"xyzxyz");
-        for without in [r#"{"value":"x","rawValue":null}"#, r#"{"value":"x","rawValue":""}"#] {
-            assert_eq!(value(without).unwrap(), b"x");
-        }
-        assert_eq!(value("{}").unwrap(), b"");
-    }
 }

@@ -11,16 +11,15 @@ use provisioning::Namespace;
 use serde::de::DeserializeOwned;
 
 use super::Gateway;
+use super::check::check;
 use super::claims::{Going, Who};
 use super::query::Query;
 use super::reply::{Body, Refusal, empty, json, refuse, text};
-use super::wire::{Deletion, Deployment, Info, Scaling, Status};
-use crate::containerd::normalise;
+use super::wire::{self, Deletion, Deployment, Info, Scaling, Status};
 use crate::desired::{Document, on_disk};
 use crate::error::Error;
 use crate::key::Key;
-use crate::reconcile::{Function, LARGEST_SECRETS_BYTES, Probes, Refused, Scale};
-use crate::runtime::{Limits, constraints};
+use crate::reconcile::{Function, LARGEST_SECRETS_BYTES, Refused};
 
 /// Largest document that the API takes: annotations may be long, and somebody with the password is not the enemy.
 const LARGEST_BODY: usize = 16 << 20;
@@ -90,7 +89,7 @@ impl Gateway {
         let held = self.claims.count_on(&key.namespace, &document.secrets, who);
         let held = held.map_err(|going| gone(&key.namespace, going))?;
         self.must_be_open(&key.namespace).await?;
-        check(&document)?;
+        check(&document).map_err(bad_request)?;
         self.check_secrets(&key.namespace, &document).await?;
         let image = document.image.clone();
         // It goes on when the client does not wait for it, and so does what it counts on.
@@ -135,8 +134,8 @@ impl Gateway {
     pub async fn scale(&self, request: Request<Incoming>, name: &str) -> Answer {
         let query = request.uri().query().map(str::to_owned);
         let bytes = read(request).await.map_err(|_| bad_request("Error reading request body"))?;
-        let scaling: Scaling = serde_json::from_reader(bytes.reader())
-            .map_err(|_| bad_request("Error unmarshalling request body"))?;
+        let scaling: Scaling =
+            wire::parse(bytes.reader()).map_err(|_| bad_request("Error unmarshalling request body"))?;
         let namespace = or_query(scaling.namespace, query.as_deref());
         let name = if scaling.service_name.is_empty() { name } else { &scaling.service_name };
         let key = if namespace.is_empty() { Key::from_path(name) } else { Key::new(name, &namespace) };
@@ -185,27 +184,6 @@ impl Gateway {
         }
         Ok(())
     }
-}
-
-/// What can be known to be wrong before anything is started.
-fn check(document: &Document) -> Result<(), Refusal> {
-    if normalise(&document.image).is_none() {
-        return Err(bad_request(format!("image {:?} is no image reference", document.image)));
-    }
-    Limits::parse(document.limits.as_ref()).map_err(|error| bad_request(format!("limits: {error}")))?;
-    Limits::parse(document.requests.as_ref()).map_err(|error| bad_request(format!("requests: {error}")))?;
-    Scale::parse(&document.labels).map_err(bad_request)?;
-    Probes::parse(&document.annotations).map_err(bad_request)?;
-    let odd = |(name, value): (&String, &String)| {
-        name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')
-    };
-    if let Some((name, _)) = document.environment.iter().find(|pair| odd(*pair)) {
-        return Err(bad_request(format!("envVars: {name:?} cannot be an environment variable")));
-    }
-    if document.env_process.as_ref().is_some_and(|text| text.contains('\0')) {
-        return Err(bad_request("envProcess: holds a zero byte"));
-    }
-    constraints::check(&document.constraints).map_err(|error| bad_request(error.to_string()))
 }
 
 /// What a deployment counts on, and is not there or will not be in a moment.
@@ -283,7 +261,7 @@ pub(super) fn parameter(query: Option<&str>, name: &str) -> String {
 
 async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Refusal> {
     let bytes = read(request).await?;
-    serde_json::from_reader(bytes.reader()).map_err(|error| bad_request(error.to_string()))
+    wire::parse(bytes.reader()).map_err(|error| bad_request(error.to_string()))
 }
 
 /// A request's body.

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::base64;
 use crate::containerd::HUB;
 use crate::error::{Error, Result};
+use crate::object::Object;
 
 /// Names under which Docker's own registry stands in the file; the first is what `docker login` writes.
 const HUB_NAMES: [&str; 3] = ["index.docker.io", "docker.io", "registry-1.docker.io"];
@@ -34,7 +35,7 @@ pub enum Credentials {
 #[derive(Deserialize)]
 struct File {
     #[serde(default)]
-    auths: HashMap<String, Entry>,
+    auths: HashMap<String, Object<Entry>>,
 }
 
 #[derive(Deserialize)]
@@ -64,7 +65,7 @@ impl Credentials {
 
     fn parse(text: &[u8], registry: &str) -> Result<Option<Self>, String> {
         // The parser's own words may quote what it read.
-        let file: File = serde_json::from_slice(text).map_err(|error| {
+        let Object(file): Object<File> = serde_json::from_slice(text).map_err(|error| {
             format!("is no configuration of docker's (line {}, column {})", error.line(), error.column())
         })?;
         let registry = registry.to_ascii_lowercase();
@@ -77,7 +78,7 @@ impl Credentials {
         let mut other: Vec<_> = file.auths.iter().filter(|(key, _)| fits(key)).collect();
         other.sort_by_key(|(key, _)| *key);
         match exact.or(other.first().map(|(_, entry)| *entry)) {
-            Some(entry) => entry.credentials(&registry),
+            Some(Object(entry)) => entry.credentials(&registry),
             None => Ok(None),
         }
     }
@@ -155,7 +156,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.json");
         assert!(Credentials::read(&path, "ghcr.io").unwrap().is_none());
-        for text in ["{", r#"{"auths": "swordfish"}"#, r#"{"auths": {"ghcr.io": {"auth": ["swordfish"]}}}"#] {
+        for text in [
+            "{",
+            r#"[{"ghcr.io": {}}]"#,
+            r#"{"auths": "swordfish"}"#,
+            r#"{"auths": {"ghcr.io": {"auth": ["swordfish"]}}}"#,
+        ] {
             std::fs::write(&path, text).unwrap();
             let Err(error) = Credentials::read(&path, "ghcr.io") else { panic!("{text}") };
             let said = error.to_string();

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::said::said;
 use crate::desired::hex;
+use crate::object::Object;
 
 /// What we can read (image-spec, media-types.md; Docker's schema 2).
 pub const INDEXES: [&str; 2] =
@@ -53,7 +54,7 @@ impl Document {
     /// Takes an answer's body. `content_type` is what the registry calls it; the document's own word is stronger. The
     /// error is what is wrong with it.
     pub fn new(bytes: Vec<u8>, content_type: &str) -> Result<Self, String> {
-        let shape: Shape = serde_json::from_slice(&bytes)
+        let Object(shape): Object<Shape> = serde_json::from_slice(&bytes)
             .map_err(|error| format!("what came is no manifest: {}", said(&error.to_string())))?;
         let content_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         if shape.schema_version == 1 {
@@ -92,6 +93,7 @@ mod tests {
         assert_eq!(new(index.clone(), "text/plain").unwrap().media_type, INDEXES[0]);
         for (bad, content_type, words) in [
             (json!([]), MANIFESTS[0], "no manifest"),
+            (json!([2, MANIFESTS[0], null, {}, []]), MANIFESTS[0], "no manifest"),
             (json!({"schemaVersion": 1, "fsLayers": []}), "application/json", "schema 1"),
             (manifest.clone(), "text/html", "text/html"),
             (manifest, INDEXES[0], "parts"),

@@ -5,6 +5,11 @@ use hyper::http::uri::PathAndQuery;
 
 /// Where a `Location` leads that an address gave; nothing when it is none that can be followed.
 pub fn follow(from: &Uri, location: &str) -> Option<Uri> {
+    // `//:/x` has an authority, and no host in it.
+    resolve(from, location).filter(|to| to.host().is_some_and(|host| !host.is_empty()))
+}
+
+fn resolve(from: &Uri, location: &str) -> Option<Uri> {
     let target: Uri = location.parse().ok()?;
     if target.scheme().is_some() {
         return (target.authority().is_some() && is_http(&target)).then_some(target);
@@ -59,6 +64,8 @@ mod tests {
             ("ftp://cdn.example/x", None),
             ("", None),
             ("file:///etc/passwd", None),
+            ("//:/x", None),
+            ("http://:80/x", None),
         ] {
             let found = follow(&from, location).map(|uri| uri.to_string());
             assert_eq!(found.as_deref(), leads, "{location}");

@@ -14,6 +14,7 @@ use super::credentials::Credentials;
 use super::location::escape;
 use super::said::said;
 use crate::error::{Result, Trouble};
+use crate::object::Object;
 
 /// How we call ourselves where a client has to have a name.
 const CLIENT: &str = "bothy";
@@ -95,7 +96,7 @@ pub async fn get(
     }
     let bytes = client.whole(&act, response.into_body(), LARGEST).await?;
     // Not the parser's words: they may quote the token.
-    let answer: Answer =
+    let Object(answer): Object<Answer> =
         serde_json::from_slice(&bytes).map_err(|_| wrong(format!("{host} gave no token")))?;
     let token = if answer.token.is_empty() { answer.access_token } else { answer.token };
     let mut value: HeaderValue = format!("Bearer {token}")

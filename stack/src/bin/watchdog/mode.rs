@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use crate::variables::Variables;
+use hyper::http::uri::PathAndQuery;
+
+use crate::variables::{Variables, printable};
 
 /// Names of the modes, for those who choose another.
 const KNOWN: &str = "streaming, serializing, classic, http or static";
@@ -71,7 +73,7 @@ impl Mode {
                 let folder = variables.text("static_path");
                 Ok(Self::Static(folder.unwrap_or_else(|| "/home/app/public".to_owned()).into()))
             }
-            Some(other) => Err(format!("mode={other}: expected {KNOWN}")),
+            Some(other) => Err(format!("mode={}: expected {KNOWN}", printable(other))),
         }
     }
 }
@@ -120,7 +122,8 @@ impl Target {
     fn parse(url: &str) -> Option<Self> {
         let rest = url.strip_prefix("http://")?;
         let (authority, base) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-        if base.contains(['?', '#', ' ']) {
+        // Each call's path is put behind it.
+        if base.contains(['?', '#']) || !base.is_empty() && base.parse::<PathAndQuery>().is_err() {
             return None;
         }
         let addresses = match authority.strip_prefix("localhost") {
@@ -163,6 +166,8 @@ mod tests {
             "http://example.org",
             "https://127.0.0.1:1",
             "http://127.0.0.1:1/a?b",
+            "http://127.0.0.1:1/a b",
+            "http://127.0.0.1:1/a\u{1}",
         ] {
             assert_eq!(parse(bad), None, "{bad}");
         }

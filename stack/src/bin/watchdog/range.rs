@@ -18,17 +18,23 @@ impl Range {
         else {
             return Self::Whole;
         };
-        match (first.trim(), last.trim(), first.trim().parse::<u64>(), last.trim().parse::<u64>()) {
+        let (first, last) = (first.trim(), last.trim());
+        match (first, last, number(first), number(last)) {
             // So many at the end.
-            ("", _, _, Ok(count)) if count == 0 || length == 0 => Self::Outside,
-            ("", _, _, Ok(count)) => Self::Part(length.saturating_sub(count), length - 1),
-            (_, _, Ok(first), Ok(last)) if last < first => Self::Whole,
-            (_, "", Ok(first), _) | (_, _, Ok(first), Ok(_)) if first >= length => Self::Outside,
-            (_, "", Ok(first), _) => Self::Part(first, length - 1),
-            (_, _, Ok(first), Ok(last)) => Self::Part(first, last.min(length - 1)),
+            ("", _, _, Some(count)) if count == 0 || length == 0 => Self::Outside,
+            ("", _, _, Some(count)) => Self::Part(length.saturating_sub(count), length - 1),
+            (_, _, Some(first), Some(last)) if last < first => Self::Whole,
+            (_, "", Some(first), _) | (_, _, Some(first), Some(_)) if first >= length => Self::Outside,
+            (_, "", Some(first), _) => Self::Part(first, length - 1),
+            (_, _, Some(first), Some(last)) => Self::Part(first, last.min(length - 1)),
             _ => Self::Whole,
         }
     }
+}
+
+/// Digits and nothing else: a sign makes it no range.
+fn number(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
 }
 
 #[cfg(test)]
@@ -53,6 +59,8 @@ mod tests {
             ("bytes=0-1,4-5", 10, Range::Whole),
             ("bytes=a-b", 10, Range::Whole),
             ("bytes=-", 10, Range::Whole),
+            ("bytes=+1-", 10, Range::Whole),
+            ("bytes=1-+4", 10, Range::Whole),
             ("lines=0-1", 10, Range::Whole),
         ] {
             assert_eq!(Range::parse(header, length), range, "{header} of {length}");

@@ -23,7 +23,7 @@ impl Variables<'_> {
         let Some(value) = self.text(name) else { return Ok(None) };
         match parse(&value) {
             Some(parsed) => Ok(Some(parsed)),
-            None => Err(format!("{name}={value}: expected {expected}")),
+            None => Err(format!("{name}={}: expected {expected}", printable(&value))),
         }
     }
 
@@ -49,6 +49,12 @@ impl Variables<'_> {
     }
 }
 
+/// A value for a line of a log: characters that end it or move a terminal's cursor are written out.
+pub fn printable(value: &str) -> String {
+    let written = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.into() };
+    value.chars().map(written).collect()
+}
+
 fn truth(value: &str) -> Option<bool> {
     match value.to_ascii_lowercase().as_str() {
         "1" | "t" | "true" => Some(true),
@@ -71,6 +77,7 @@ mod tests {
             "no" => Some("0".to_owned()),
             "what" => Some("maybe".to_owned()),
             "port" => Some("0".to_owned()),
+            "lines" => Some("1\n2\u{1b}[2J".to_owned()),
             _ => None,
         };
         let variables = Variables(&get);
@@ -84,6 +91,7 @@ mod tests {
         assert!(!variables.flag(&["no", "yes"], true).unwrap());
         assert!(variables.flag(&["absent"], true).unwrap());
         assert_eq!(variables.flag(&["what"], true).unwrap_err(), "what=maybe: expected true or false");
+        assert_eq!(variables.time("lines").unwrap_err().lines().count(), 1);
         assert_eq!(variables.port("absent", 8080).unwrap(), 8080);
         assert_eq!(variables.port("port", 8080).unwrap_err(), "port=0: expected a port, 1 to 65535");
     }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::key::Key;
+use crate::object::Object;
 use crate::timestamp;
 
 /// One entry, read.
@@ -65,7 +66,7 @@ struct Message<'a> {
 
 /// Reads what journalctl printed; an error says why it cannot be read.
 pub fn read(key: &Key, line: &[u8]) -> Result<Told, String> {
-    let entry: Entry = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let Object(entry): Object<Entry> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     let micros = entry.micros.parse::<u64>();
     let micros = micros.map_err(|error| format!("its time {:?}: {error}", entry.micros))?;
     let replica = entry.replica.text();
@@ -131,6 +132,7 @@ mod tests {
             "",
             "{}",
             "[]",
+            r#"["s=1", "1", "a", "3"]"#,
             "nonsense",
             r#"{"__REALTIME_TIMESTAMP":"soon","MESSAGE":""}"#,
             r#"{"__REALTIME_TIMESTAMP":"1","MESSAGE":[1000]}"#,

@@ -1,11 +1,13 @@
-//! The API's JSON (OpenFaaS's provider types). Unknown fields are ignored, `null` is as good as absent.
+//! A function: as it is asked for, scaled and deleted, and as it is shown.
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
+use super::nullable;
 use crate::desired::{Amounts, Document};
 use crate::key::Key;
+use crate::object::Object;
 use crate::timestamp;
 
 /// Label that carries a function's own name, as clients of the full contract expect it.
@@ -40,8 +42,8 @@ pub struct Deployment {
     labels: BTreeMap<String, String>,
     #[serde(deserialize_with = "nullable")]
     annotations: BTreeMap<String, String>,
-    limits: Option<Amounts>,
-    requests: Option<Amounts>,
+    limits: Option<Object<Amounts>>,
+    requests: Option<Object<Amounts>>,
     #[serde(deserialize_with = "nullable")]
     read_only_root_filesystem: bool,
 }
@@ -61,12 +63,17 @@ impl Deployment {
             secrets: self.secrets,
             labels: self.labels,
             annotations: self.annotations,
-            limits: self.limits.filter(|amounts| *amounts != Amounts::default()),
-            requests: self.requests.filter(|amounts| *amounts != Amounts::default()),
+            limits: said(self.limits),
+            requests: said(self.requests),
             read_only_root_filesystem: self.read_only_root_filesystem,
             ..Document::new(key, &self.image)
         }
     }
+}
+
+/// Amounts that say nothing are none.
+fn said(amounts: Option<Object<Amounts>>) -> Option<Amounts> {
+    amounts.map(|Object(amounts)| amounts).filter(|amounts| *amounts != Amounts::default())
 }
 
 /// Body of DELETE /system/functions.
@@ -93,13 +100,6 @@ pub struct Scaling {
     /// Its namespace, or empty.
     #[serde(deserialize_with = "nullable")]
     pub namespace: String,
-}
-
-/// Reads `null` as if nothing were there.
-pub(super) fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// A function as lists and descriptions show it.
@@ -174,41 +174,6 @@ impl Status {
     }
 }
 
-/// Body of GET /system/info.
-#[derive(Debug, Serialize)]
-pub struct Info {
-    provider: Provider,
-    version: Version,
-    arch: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct Provider {
-    provider: &'static str,
-    orchestration: &'static str,
-    version: Version,
-}
-
-#[derive(Debug, Serialize)]
-struct Version {
-    sha: &'static str,
-    release: &'static str,
-}
-
-impl Info {
-    /// What this program is, under the name that it was told to use.
-    pub fn new(provider: provisioning::Provider) -> Self {
-        let version = || Version {
-            // The image builder may name the commit; a build by hand has none to name. Clients expect some text.
-            sha: option_env!("BOTHY_COMMIT").unwrap_or("unknown"),
-            release: env!("CARGO_PKG_VERSION"),
-        };
-        let provider =
-            Provider { provider: provider.as_str(), orchestration: "containerd", version: version() };
-        Self { provider, version: version(), arch: std::env::consts::ARCH }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,8 +188,11 @@ mod tests {
         assert_eq!(document.limits.unwrap().memory.as_deref(), Some("1Gi"));
         assert_eq!(document.requests, None);
         assert_eq!(document.annotations["a"], "b");
-        assert!(serde_json::from_str::<Deployment>("{}").is_ok());
-        assert!(serde_json::from_str::<Deployment>("[1]").is_err());
+        let read = |text: &str| crate::gateway::wire::parse::<Deployment>(text.as_bytes());
+        assert!(read("{}").is_ok());
+        for bad in ["[]", r#"["f", "f:1"]"#, r#"{"service": "f", "limits": ["1Gi"]}"#] {
+            assert!(read(bad).unwrap_err().to_string().contains("expected an object"), "{bad}");
+        }
     }
 
     #[test]
