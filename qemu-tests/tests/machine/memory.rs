@@ -124,7 +124,8 @@ fn together(case: &mut Case, running: &mut Running, gateway: &Gateway) -> Result
     let mut slowest = Duration::ZERO;
     while !calls.iter().all(JoinHandle::is_finished) {
         let asked = Instant::now();
-        ensure!(gateway.health()?.status == 200, "the gateway is not well beside functions that eat");
+        let health = gateway.health()?;
+        ensure!(health.status == 200, "the gateway is not well beside functions that eat: {}", health.body);
         let answer = gateway.call(SAMPLE_FUNCTION, "Bothy")?;
         ensure!(answer.status == 200 && answer.body == BOTHY, "the bystander gave {answer:?}");
         slowest = slowest.max(asked.elapsed());
