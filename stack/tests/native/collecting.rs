@@ -6,19 +6,20 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use hyper::Method;
-use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use stack::containerd::Task;
-use stack::space::Space;
 
 use super::lab::{BASIC, Lab, ask};
 use super::layout::{self, Layer};
 use super::namespaces::inside;
-use super::pull::{PLAIN, answers, comes_back, configure, delete, deploy, insecure, own, start};
+use super::pull::{
+    PLAIN, answers, comes_back, configure, delete, deploy, insecure, own, restart_with, start,
+};
 use super::pulling::{LINE, NONE_KEPT, pulled, until_asked, until_pulled};
 use super::registry::{self, Registry, push};
+use super::small_disk::{self, fill, leave};
 use super::wire::{Fault, Wire};
 use super::{PATIENCE, ready};
 
@@ -35,33 +36,6 @@ async fn until_kept(lab: &Lab, names: &[&str]) {
     until_pulled(lab, &images.iter().map(String::as_str).collect::<Vec<_>>()).await;
 }
 
-/// A disk of so many MiB, for the images and for all else that the machine stores.
-fn small_disk(lab: &Lab, mebibytes: usize) {
-    let (disk, state) = (lab.folder.join("containerd"), lab.folder.join("state"));
-    for folder in [&disk, &state] {
-        fs::create_dir(folder).unwrap();
-    }
-    let size = format!("size={mebibytes}m");
-    mount(Some("none"), &disk, Some("tmpfs"), MsFlags::empty(), Some(size.as_str())).unwrap();
-    fs::create_dir(disk.join("state")).unwrap();
-    mount(Some(&disk.join("state")), &state, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
-}
-
-/// Has all but so many bytes of the disk be taken.
-fn leave(lab: &Lab, bytes: u64) {
-    let file = lab.folder.join("state/fill");
-    let _ = fs::remove_file(&file);
-    let free = Space::below(&lab.folder.join("state")).unwrap().free;
-    let size = free.checked_sub(bytes).expect("more is taken already");
-    fs::write(&file, vec![1; usize::try_from(size).unwrap()]).unwrap();
-}
-
-/// Has so many percent of the disk be taken.
-fn fill(lab: &Lab, percent: f64) {
-    let all = Space::below(&lab.folder.join("state")).unwrap().all();
-    leave(lab, (all as f64 * (1.0 - percent / 100.0)) as u64);
-}
-
 /// An image that answers with its name, and takes so many MiB and once more beside what all of them share.
 fn large(lab: &Lab, below: &[u8], name: &str, mebibytes: usize) -> PathBuf {
     let folder = lab.folder.join("own").join(name);
@@ -76,26 +50,6 @@ fn large(lab: &Lab, below: &[u8], name: &str, mebibytes: usize) -> PathBuf {
 fn upper(folder: &std::path::Path) -> String {
     let manifest: Value = serde_json::from_slice(&registry::manifest(folder)).unwrap();
     manifest["layers"][1]["digest"].as_str().unwrap().to_owned()
-}
-
-async fn restart_with(lab: &mut Lab, text: &str, arguments: &[&str]) {
-    lab.kill_gateway();
-    configure(lab, text);
-    lab.arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
-    lab.start_gateway();
-    ready(lab).await;
-}
-
-fn said(lab: &Lab, words: &str) -> bool {
-    fs::read_to_string(lab.folder.join("gateway.log")).unwrap().contains(words)
-}
-
-async fn until_said(lab: &Lab, words: &str) {
-    let end = Instant::now() + PATIENCE;
-    while !said(lab, words) {
-        assert!(Instant::now() < end, "the gateway does not say {words:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// Waits until containerd's records say that the images were used in this order.
@@ -123,7 +77,7 @@ fn what_was_not_used_for_longest_goes_when_the_disk_is_too_full() {
         for name in ["a", "b", "c", "d"] {
             push(&address, &large(&lab, &below, name, 8), &format!("farm/{name}"), "1").await;
         }
-        small_disk(&lab, 256);
+        small_disk::make(&lab, 256);
         // One of these images is 6 percent.
         let limits = "[images]\ngc_high_threshold_percent = 60\ngc_low_threshold_percent = 57\n";
         let config = format!("{limits}{}", insecure(&[PLAIN]));
@@ -144,9 +98,9 @@ fn what_was_not_used_for_longest_goes_when_the_disk_is_too_full() {
         fill(&lab, 61.5);
         lab.start_gateway();
         until_kept(&lab, &["a", "c"]).await;
-        until_said(&lab, "farm/b:1 of openfaas-fn is removed, 16.").await;
-        assert!(said(&lab, " MiB are freed: no function is of it since 20"));
-        assert!(said(&lab, "the disk was 62% full: above 60% they go until it is 57%"));
+        lab.until_said("farm/b:1 of openfaas-fn is removed, 16.").await;
+        assert!(lab.gateway_log().contains(" MiB are freed: no function is of it since 20"));
+        assert!(lab.gateway_log().contains("the disk was 62% full: above 60% they go until it is 57%"));
         ready(&lab).await;
 
         // A pull can be what makes it too full.
@@ -156,7 +110,8 @@ fn what_was_not_used_for_longest_goes_when_the_disk_is_too_full() {
 
         // And everything else can, without anybody telling.
         delete(&lab, "d").await;
-        restart_with(&mut lab, &config, &["--disk-look", "1s"]).await;
+        lab.arguments = ["--disk-look", "1s"].map(str::to_owned).to_vec();
+        restart_with(&mut lab, &config).await;
         until_used(&lab, &["c", "d"]).await;
         fill(&lab, 61.5);
         until_kept(&lab, &["c"]).await;
@@ -271,7 +226,7 @@ fn a_pull_that_does_not_fit_takes_the_room_of_what_nobody_names() {
         {
             push(&plain.address, &large(&lab, &below, name, size), &format!("farm/{name}"), "1").await;
         }
-        small_disk(&lab, 136);
+        small_disk::make(&lab, 136);
         start(&mut lab, &format!("{ALL_KEPT}{}", insecure(&[PLAIN]))).await;
         for name in ["running", "old", "older"] {
             deploy(&lab, 200, name, &image(name)).await;
@@ -286,8 +241,8 @@ fn a_pull_that_does_not_fit_takes_the_room_of_what_nobody_names() {
         deploy(&lab, 200, "big", &image("big")).await;
         answers(&lab, "big", "big\n").await;
         until_kept(&lab, &["big", "old", "running"]).await;
-        until_said(&lab, "farm/older:1 of openfaas-fn is removed, 8.").await;
-        assert!(said(&lab, "farm/big:1 needs 17 MiB or more"));
+        lab.until_said("farm/older:1 of openfaas-fn is removed, 8.").await;
+        assert!(lab.gateway_log().contains("farm/big:1 needs 17 MiB or more"));
 
         // What would not fit on an empty disk takes nobody's room.
         let refused = deploy(&lab, 400, "huge", &image("huge")).await;
@@ -319,7 +274,7 @@ fn a_pull_goes_on_in_the_room_that_is_made_meanwhile() {
         let (first, second) = (large(&lab, &below, "first", 4), large(&lab, &below, "second", 8));
         push(&plain.address, &first, "farm/same", "1").await;
         push(&plain.address, &large(&lab, &below, "old", 16), "farm/old", "1").await;
-        small_disk(&lab, 192);
+        small_disk::make(&lab, 192);
         configure(&lab, &format!("{ALL_KEPT}{}", insecure(&[PLAIN, LINE])));
         lab.arguments = ["--registry-patience", "10m"].map(str::to_owned).to_vec();
         lab.start_containerd();
@@ -339,7 +294,7 @@ fn a_pull_goes_on_in_the_room_that_is_made_meanwhile() {
             until_asked(&wire, &upper(&second)).await;
             leave(&lab, 60 << 20);
             until_pulled(&lab, &[&same]).await;
-            until_said(&lab, "farm/same:1 needs 64 MiB or more").await;
+            lab.until_said("farm/same:1 needs 64 MiB or more").await;
             wire.go_on();
         };
         tokio::join!(deploy(&lab, 200, "same", &same), meanwhile);
@@ -367,7 +322,7 @@ fn what_is_kept_is_used_without_asking() {
         wire.set(&[], Fault::None, false);
         deploy(&lab, 200, "f", &image).await;
         answers(&lab, "f", "f\n").await;
-        restart_with(&mut lab, &config, &[]).await;
+        restart_with(&mut lab, &config).await;
         delete(&lab, "f").await;
         deploy(&lab, 200, "f", &image).await;
         assert_eq!(wire.seen(""), Vec::<String>::new());
@@ -423,13 +378,13 @@ fn nothing_goes_that_a_closed_document_may_name_and_what_is_broken_goes_like_all
         lab.until_listening().await;
         lab.start_containerd();
         ready(&lab).await;
-        until_said(&lab, "newer.json is of version 99, this program knows 1").await;
-        until_said(&lab, "no image is removed, because nobody knows what is needed: ").await;
+        lab.until_said("newer.json is of version 99, this program knows 1").await;
+        lab.until_said("no image is removed, because nobody knows what is needed: ").await;
         assert_eq!(pulled(&lab).await, [image("a"), image("b")]);
 
         // A look that finds no containerd is done again.
         lab.kill_containerd();
-        until_said(&lab, "collecting garbage: ").await;
+        lab.until_said("collecting garbage: ").await;
         fs::remove_file(&closed).unwrap();
         lab.start_containerd();
         ready(&lab).await;

@@ -148,7 +148,7 @@ fn calls_restarts_and_requests_are_counted() {
         assert_eq!(lab.leftovers().await, Vec::<String>::new());
         let ended = tokio::time::timeout(PATIENCE, silent.read(&mut [0])).await;
         assert_eq!(ended.expect("a silent client stays").unwrap(), 0);
-        let log = std::fs::read_to_string(lab.folder.join("gateway.log")).unwrap();
+        let log = lab.gateway_log();
         assert!(log.contains("no metrics: listen on 0.0.0.0:8082"), "{log}");
     });
 }

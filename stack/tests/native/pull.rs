@@ -91,10 +91,6 @@ pub fn own(lab: &Lab, name: &str, answer: &str, architecture: &str) -> PathBuf {
     folder
 }
 
-fn log_of(lab: &Lab) -> String {
-    fs::read_to_string(lab.folder.join("gateway.log")).unwrap()
-}
-
 /// Files of blobs in containerd.
 pub fn blobs(lab: &Lab) -> Vec<PathBuf> {
     let folder = lab.folder.join("containerd/io.containerd.content.v1.content/blobs/sha256");
@@ -116,7 +112,7 @@ fn a_function_from_a_registry_answers() {
         restart_with(&mut lab, &text).await;
         deploy(&lab, 200, "figlet", FIGLET).await;
         answers(&lab, "figlet", "_ __").await;
-        let log = log_of(&lab);
+        let log = lab.gateway_log();
         for words in [
             "registry 127.0.0.1:5999: ask for farm/figlet:1: cannot connect to 127.0.0.1:5999: ",
             "pull of 127.0.0.1:5000/farm/figlet:1 from 127.0.0.1:5000: 1 of 1 layers, ",
@@ -223,7 +219,7 @@ fn passwords_tokens_and_certificates() {
         restart_with(&mut lab, &text).await;
         deploy(&lab, 200, "tls", tls).await;
         answers(&lab, "tls", "_ __").await;
-        let log = log_of(&lab);
+        let log = lab.gateway_log();
         for secret in ["swordfish", "s3cret", &base64::encode(b"farmer:s3cret"), "Bearer ey", "refresh_token"]
         {
             assert!(!log.contains(secret), "{secret}");

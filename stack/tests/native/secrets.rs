@@ -88,7 +88,7 @@ fn life_of_a_secret() {
         assert_eq!(lab.processes("/watchdog"), process);
 
         // Removed while a function uses it: what runs keeps its copy, and a notice tells what will not start again.
-        let log = || std::fs::read_to_string(lab.folder.join("gateway.log")).unwrap();
+        let log = || lab.gateway_log();
         let notice = "reader.openfaas-fn names secret key, which is not there: it cannot start again";
         assert!(!log().contains(notice));
         lab.expect(200, Method::DELETE, SECRETS, r#"{"name":"key"}"#).await;

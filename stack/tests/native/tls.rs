@@ -13,9 +13,10 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use serde_json::json;
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::invocation::{PLAIN, start, websocket};
+use super::invocation::{PLAIN, start};
 use super::line::{Line, empty, handshake};
 use super::namespaces::inside;
+use super::sockets;
 use super::tokens::make_certificates;
 use super::{PATIENCE, ready};
 use crate::lab::Lab;
@@ -50,16 +51,6 @@ fn configure(lab: &Lab, more: &str) {
     fs::write(lab.folder.join("bothy.toml"), text).unwrap();
 }
 
-/// Waits until the gateway has said that.
-async fn until_said(lab: &Lab, words: &str) {
-    let begun = Instant::now();
-    let log = || fs::read_to_string(lab.folder.join("gateway.log")).unwrap_or_default();
-    while !log().contains(words) {
-        assert!(begun.elapsed() < PATIENCE, "the gateway does not say {words:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// Waits until a new connection finds a certificate of that authority.
 async fn until_signed_by(authority: &Path) {
     let begun = Instant::now();
@@ -83,7 +74,7 @@ fn certificates_come_and_go_and_connections_stay() {
         lab.notify = Some(path);
         let stage = start(&mut lab).await;
         // Nothing is there: nothing is served, and everything else is.
-        until_said(&lab, "no TLS connection can be made until this is put right: read ").await;
+        lab.until_said("no TLS connection can be made until this is put right: read ").await;
         heard(&supervisor, "X_NOTICE=TLS: no TLS connection can be made").await;
         assert!(!signed_by(&first).await);
         assert_eq!(Line::plain(PLAIN.parse().unwrap(), 1).await.get("/function/f/").await.unwrap().0, 200);
@@ -92,7 +83,7 @@ fn certificates_come_and_go_and_connections_stay() {
         }
         until_signed_by(&first).await;
         heard(&supervisor, "X_NOTICE=").await;
-        until_said(&lab, "may read the private key").await;
+        lab.until_said("may read the private key").await;
 
         let mut lines = Vec::new();
         for version in [1, 2] {
@@ -100,7 +91,7 @@ fn certificates_come_and_go_and_connections_stay() {
             assert_eq!(line.get("/function/f/a%2Fb").await.unwrap().1.lines().next(), Some("GET /a%2Fb"));
             lines.push(line);
         }
-        websocket(&mut Line::secure(address(), &first.join("ca.pem"), 1).await).await;
+        sockets::websocket(&mut Line::secure(address(), &first.join("ca.pem"), 1).await).await;
         stage.until_left().await;
         // Who names no protocol speaks HTTP/1.1, and who speaks no TLS is not served.
         let stream = handshake(address(), &first.join("ca.pem"), &[]).await.unwrap();
@@ -110,10 +101,10 @@ fn certificates_come_and_go_and_connections_stay() {
 
         // A certificate without its key, then a file that is none: the old pair stays.
         put(&lab, &second, "server.pem");
-        until_said(&lab, "server.key does not belong to the certificate in").await;
+        lab.until_said("server.key does not belong to the certificate in").await;
         assert!(signed_by(&first).await);
         fs::write(lab.folder.join("server.key"), "-----BEGIN ENCRYPTED PRIVATE KEY-----\n").unwrap();
-        until_said(&lab, "server.key is encrypted").await;
+        lab.until_said("server.key is encrypted").await;
         assert!(signed_by(&first).await);
         put(&lab, &second, "server.key");
         until_signed_by(&second).await;
@@ -135,7 +126,7 @@ fn certificates_come_and_go_and_connections_stay() {
                        -out server.pem";
         super::tokens::run("openssl", &command.split_whitespace().collect::<Vec<_>>(), &first);
         put(&lab, &first, "server.pem");
-        until_said(&lab, " days more").await;
+        lab.until_said(" days more").await;
         heard(&supervisor, "X_NOTICE=TLS: the certificate in ").await;
         for line in &mut lines {
             assert_eq!(line.get("/function/f/").await.unwrap().0, 200);

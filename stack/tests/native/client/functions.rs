@@ -6,20 +6,17 @@ use std::time::Instant;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::{FUNCTIONS, deploy, in_query, invoke, one_of, remove, send, shown, with_namespace};
+use super::{
+    FUNCTIONS, deploy, in_query, invoke, one_of, remove, send, shown, start_with_dev, with_namespace,
+};
 use crate::lab::Lab;
 use crate::namespaces::inside;
-use crate::{IMAGE, PATIENCE, image, ready};
+use crate::{IMAGE, PATIENCE};
 
 #[test]
 fn functions() {
     inside("client::functions::functions", async |mut lab| {
-        image(&lab, "one", "here\n");
-        lab.start_containerd();
-        lab.start_gateway();
-        ready(&lab).await;
-        let dev = json!({"name": "dev", "labels": {"openfaas": "1"}});
-        lab.expect(201, Method::POST, "/system/namespace/", &dev.to_string()).await;
+        start_with_dev(&mut lab).await;
         for namespace in ["", "dev"] {
             let secret = with_namespace(json!({"name": "key", "value": "hush"}), namespace);
             lab.expect(201, Method::POST, "/system/secrets", &secret.to_string()).await;

@@ -12,11 +12,22 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use crate::lab::{Answer, BASIC, Lab};
+use crate::{image, ready};
 
 const FUNCTIONS: &str = "/system/functions";
 
 /// `login` and `ready` do not say who they are.
 const UNNAMED: (&str, &str) = ("user-agent", "Go-http-client/1.1");
+
+/// A gateway and, beside the default one, the namespace `dev`.
+async fn start_with_dev(lab: &mut Lab) {
+    image(lab, "one", "here\n");
+    lab.start_containerd();
+    lab.start_gateway();
+    ready(lab).await;
+    let dev = json!({"name": "dev", "labels": {"openfaas": "1"}});
+    lab.expect(201, Method::POST, "/system/namespace/", &dev.to_string()).await;
+}
 
 /// A request as most commands make it. Every status that they may get is their own business.
 async fn send(lab: &Lab, method: Method, path: &str, body: &Value) -> Answer {

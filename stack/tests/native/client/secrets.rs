@@ -3,10 +3,10 @@
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::{deploy, in_query, invoke, one_of, remove, send, shown, with_namespace};
+use super::{deploy, in_query, invoke, one_of, remove, send, shown, start_with_dev, with_namespace};
 use crate::lab::{Answer, Lab};
 use crate::namespaces::inside;
-use crate::{IMAGE, image, ready};
+use crate::{IMAGE, ready};
 
 const SECRETS: &str = "/system/secrets";
 /// What the commands take for done: `create`, and the others.
@@ -16,12 +16,7 @@ const DONE: &[u16] = &[200, 202];
 #[test]
 fn secrets() {
     inside("client::secrets::secrets", async |mut lab| {
-        image(&lab, "one", "here\n");
-        lab.start_containerd();
-        lab.start_gateway();
-        ready(&lab).await;
-        let dev = json!({"name": "dev", "labels": {"openfaas": "1"}});
-        lab.expect(201, Method::POST, "/system/namespace/", &dev.to_string()).await;
+        start_with_dev(&mut lab).await;
         for namespace in ["", "dev"] {
             one_by_one(&lab, namespace).await;
             apply(&lab, namespace).await;
