@@ -7,6 +7,7 @@ mod check;
 mod claims;
 mod clock;
 mod connection;
+mod desk;
 mod headers;
 mod logs;
 mod machine;
@@ -22,6 +23,7 @@ mod server;
 mod system;
 mod target;
 mod tls;
+mod upstream;
 mod wire;
 
 use std::collections::BTreeMap;

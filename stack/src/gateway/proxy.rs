@@ -2,41 +2,34 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming, SizeHint};
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, UPGRADE};
 use hyper::{Request, Response, StatusCode};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::Gateway;
+use super::desk::Desk;
 use super::headers::{Stamp, from_http2, strip, towards_function};
 use super::reply::{Body, BodyError, empty, proxy_error, text};
 use super::target::target;
+use super::upstream::{Failure, Received, Upstream};
 use crate::key::Key;
 use crate::reconcile::{Function, Running, State, Tally};
-
-/// Connections to an instance that are kept for the next call.
-const IDLE_CONNECTIONS: usize = 256;
-
-/// How long one is kept: shorter than servers in functions keep theirs, so that no call goes into one that is about to
-/// be closed from the other side.
-const IDLE_TIME: Duration = Duration::from_secs(4);
 
 /// Upgraded connections (websockets) at a time: they have no time limit, and each holds two sockets and two buffers.
 const TUNNELS: usize = 256;
 
 /// The client towards functions.
 pub struct Proxy {
-    client: Client<HttpConnector, Body>,
+    upstream: Upstream,
     limit: Duration,
     tunnels: Arc<Semaphore>,
 }
@@ -44,15 +37,7 @@ pub struct Proxy {
 impl Proxy {
     /// `limit` is the longest that a call may take, its bodies included.
     pub fn new(limit: Duration) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(Duration::from_secs(5)));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .pool_idle_timeout(IDLE_TIME)
-            .pool_timer(TokioTimer::new())
-            .build(connector);
-        Self { client, limit, tunnels: Arc::new(Semaphore::new(TUNNELS)) }
+        Self { upstream: Upstream::new(), limit, tunnels: Arc::new(Semaphore::new(TUNNELS)) }
     }
 
     /// The longest that a call may take.
@@ -113,6 +98,13 @@ impl Gateway {
         }
         parts.extensions.clear();
         parts.version = hyper::Version::HTTP_11;
+        parts.uri = match target(rest, query.as_deref()) {
+            Some(uri) => uri,
+            None => {
+                tally.answered(StatusCode::BAD_REQUEST.as_u16());
+                return text(StatusCode::BAD_REQUEST, "the path cannot be passed on");
+            }
+        };
         let desk = Desk::new(body);
         let (running, mut response) = loop {
             let rests = || {
@@ -132,27 +124,24 @@ impl Gateway {
                 return proxy_error(StatusCode::SERVICE_UNAVAILABLE, message);
             };
             tally.let_in();
-            parts.uri = match target(running.address(), rest, query.as_deref()) {
-                Some(uri) => uri,
-                None => {
-                    tally.answered(StatusCode::BAD_REQUEST.as_u16());
-                    return text(StatusCode::BAD_REQUEST, "the path cannot be passed on");
-                }
-            };
+            let address = running.address();
+            if let Ok(host) = HeaderValue::try_from(address.to_string()) {
+                parts.headers.insert(HOST, host);
+            }
             let Some(body) = desk.lend() else {
                 return cannot_reach(&function, &mut tally);
             };
-            let request = Request::from_parts(parts.clone(), body.map_err(BodyError::from).boxed());
-            match timeout_at(deadline, self.proxy.client.request(request)).await {
+            let request = Request::from_parts(parts.clone(), body);
+            let sending = self.proxy.upstream.send(address, request, upgrade.is_some());
+            match timeout_at(deadline, sending).await {
                 Ok(Ok(response)) => break (running, response),
                 // Nothing was sent: it is another instance's call now, or the next one's.
                 Ok(Err(error)) if takes_no_connections(&error) && desk.has() => {
-                    tracing::debug!("{}: {} takes no connections", function.key, running.address());
+                    tracing::debug!("{}: {address} takes no connections", function.key);
                     function.refused(running.endpoint());
                 }
                 Ok(Err(error)) => {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::warn!("{}: {error}: {}", function.key, cause.unwrap_or_default());
+                    tracing::warn!("{}: {error}", function.key);
                     return cannot_reach(&function, &mut tally);
                 }
                 Err(_) => {
@@ -177,7 +166,7 @@ impl Gateway {
 
 /// What a function's body is wrapped in: it ends with the call's time, and holds the call's place until then.
 struct Call {
-    body: Incoming,
+    body: Received,
     deadline: Pin<Box<Sleep>>,
     #[expect(dead_code, reason = "counts the call out when it is dropped")]
     inside: (Running, Tally),
@@ -212,7 +201,7 @@ impl hyper::body::Body for Call {
 }
 
 /// Whether that is the fault of the other side: that we have no file descriptor left is not.
-fn takes_no_connections(error: &hyper_util::client::legacy::Error) -> bool {
+fn takes_no_connections(error: &Failure) -> bool {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<std::io::Error>() {
@@ -254,68 +243,6 @@ fn cannot_reach(function: &Function, tally: &mut Tally) -> Response<Body> {
     let status = StatusCode::INTERNAL_SERVER_ERROR;
     tally.answered(status.as_u16());
     proxy_error(status, format!("Can't reach service for: {}.", function.key.name))
-}
-
-/// Where a call's body lies until an instance begins to read it. What was lent and not read comes back.
-#[derive(Clone)]
-struct Desk(Arc<Mutex<Option<Incoming>>>);
-
-impl Desk {
-    fn new(body: Incoming) -> Self {
-        Self(Arc::new(Mutex::new(Some(body))))
-    }
-
-    fn place(&self) -> MutexGuard<'_, Option<Incoming>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn has(&self) -> bool {
-        self.place().is_some()
-    }
-
-    fn lend(&self) -> Option<Lent> {
-        let body = self.place().take()?;
-        Some(Lent { body: Some(body), desk: Some(self.clone()) })
-    }
-}
-
-struct Lent {
-    /// There until it is dropped.
-    body: Option<Incoming>,
-    /// There until it is read.
-    desk: Option<Desk>,
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        if let Some(desk) = self.desk.take() {
-            *desk.place() = self.body.take();
-        }
-    }
-}
-
-impl hyper::body::Body for Lent {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        self.desk = None;
-        match &mut self.body {
-            Some(body) => Pin::new(body).poll_frame(cx),
-            None => Poll::Ready(None),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(hyper::body::Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map(hyper::body::Body::size_hint).unwrap_or_default()
-    }
 }
 
 /// Carries the bytes of both directions until either side has enough.
