@@ -79,9 +79,9 @@ impl Containerd {
                     key,
                     ..Default::default()
                 };
-                let mut client = self.snapshots();
-                let committed = client.commit(request(namespace, Some(lease), commit));
-                match call(format!("commit snapshot {chain_id}"), committed).await {
+                let committed =
+                    self.beside_garbage(namespace, chain_id, || self.commit(namespace, lease, commit.clone()));
+                match committed.await {
                     Err(error) if !error.is_already_there() => return Err(error),
                     _ => {}
                 }
@@ -107,9 +107,34 @@ impl Containerd {
             parent: parent.to_owned(),
             labels,
         };
-        let mut client = self.snapshots();
-        let answer = client.prepare(request(namespace, lease, prepare));
-        Ok(call(format!("prepare snapshot {key}"), answer).await?.mounts)
+        self.beside_garbage(namespace, key, || async {
+            let mut client = self.snapshots();
+            let answer = client.prepare(request(namespace, lease, prepare.clone()));
+            Ok(call(format!("prepare snapshot {key}"), answer).await?.mounts)
+        })
+        .await
+    }
+
+    async fn commit(&self, namespace: &str, lease: &str, commit: CommitSnapshotRequest) -> Result<()> {
+        let (act, mut client) = (format!("commit snapshot {}", commit.name), self.snapshots());
+        call(act, client.commit(request(namespace, Some(lease), commit))).await.map(drop)
+    }
+
+    /// Makes a snapshot. containerd gives it a name beside its own (pkg `metadata`: namespace, number, key), and may find
+    /// that of one which is removed and not collected yet: the numbers of a namespace begin anew when it is made again.
+    async fn beside_garbage<T, M: Future<Output = Result<T>>>(
+        &self,
+        namespace: &str,
+        key: &str,
+        make: impl Fn() -> M,
+    ) -> Result<T> {
+        match make().await {
+            Err(error) if error.is_already_there() && !self.has_snapshot(namespace, key).await? => {
+                self.collect(namespace).await?;
+                make().await
+            }
+            made => made,
+        }
     }
 
     /// A writable snapshot for an instance. It lives until it is removed by name: `gc.root` keeps the garbage

@@ -116,6 +116,24 @@ fn life_of_a_namespace() {
 }
 
 #[test]
+fn a_namespace_that_was_just_removed_is_made_again() {
+    inside("tenants::a_namespace_that_was_just_removed_is_made_again", async |mut lab| {
+        image(&lab, "one", "here\n");
+        lab.start_containerd();
+        lab.start_gateway();
+        ready(&lab).await;
+        let body = json!({"functionName": "g", "namespace": "dev"}).to_string();
+        for _ in 0..5 {
+            lab.expect(201, Method::POST, NAMESPACE, &marked("dev")).await;
+            lab.expect(200, Method::POST, "/system/functions", &deployment_in("dev").to_string()).await;
+            assert_eq!(lab.expect(200, Method::GET, "/function/g.dev", "").await.text, "here\n");
+            lab.expect(200, Method::DELETE, "/system/functions", &body).await;
+            lab.expect(202, Method::DELETE, "/system/namespace/dev", "").await;
+        }
+    });
+}
+
+#[test]
 fn a_deployment_under_way_counts() {
     inside("tenants::a_deployment_under_way_counts", async |mut lab| {
         image(&lab, "one", "here\n");
