@@ -17,7 +17,9 @@ use crate::lab::Lab;
 use crate::{delete, deploy};
 
 /// How long each load lasts.
-const LASTS: Duration = Duration::from_secs(5);
+const LASTS: Duration = Duration::from_secs(1);
+/// How often; direct calls and those through the gateway take turns, since the host is not the same from one second to the next.
+const TURNS: usize = 7;
 /// What is sent and comes back.
 const BODY: &[u8] = &[b'x'; 128];
 
@@ -26,10 +28,16 @@ pub async fn figures(lab: &Lab) -> [Figure; 2] {
     deploy(lab, "load").await;
     let direct = Target { address: address(lab, "load").await, path: "/" };
     let gateway = Target { address: ([127, 0, 0, 1], 8080).into(), path: "/function/load" };
-    let (least, _) = run(direct, 16).await;
-    let (through, _) = run(gateway, 16).await;
-    let (_, alone) = run(direct, 1).await;
-    let (_, with) = run(gateway, 1).await;
+    let (mut ratios, mut alone, mut with) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        let (least, _) = run(direct, 16).await;
+        let (through, _) = run(gateway, 16).await;
+        ratios.push((through / least, through, least));
+        alone.extend(run(direct, 1).await.1);
+        with.extend(run(gateway, 1).await.1);
+    }
+    ratios.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let (_, through, least) = ratios[TURNS / 2];
     delete(lab, "load").await;
     [
         Figure::with_floor("throughput_c16", through, "1/s", least),

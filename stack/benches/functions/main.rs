@@ -65,22 +65,38 @@ async fn measure(mut lab: Lab, arguments: &[String]) {
     deploy(&lab, "warm").await;
     delete(&lab, "warm").await;
 
-    let floor = floor::of_starts(&lab, rounds).await;
-    let stopped = cold::stopped(&lab, rounds).await;
-    let frozen = cold::frozen(&lab, rounds).await;
-    let deployed = cold::deployed(&lab, rounds).await;
-    let at_once = cold::at_once(&lab, first_calls).await;
-    let mut figures = vec![
+    let wanted = |part: &str| {
+        let at = arguments.iter().position(|word| word == "--part");
+        at.and_then(|at| arguments.get(at + 1)).is_none_or(|only| only == part)
+    };
+    let mut figures = Vec::new();
+    if wanted("starts") {
+        figures.extend(starts(&lab, rounds, first_calls).await);
+    }
+    if wanted("load") {
+        figures.extend(load::figures(&lab).await);
+    }
+    if wanted("cost") {
+        figures.extend(cost::figures(&lab).await);
+    }
+    figure::print(&figures);
+}
+
+/// How long a function takes to its first answer, from where it may be.
+async fn starts(lab: &Lab, rounds: usize, first_calls: usize) -> [Figure; 6] {
+    let floor = floor::of_starts(lab, rounds).await;
+    let stopped = cold::stopped(lab, rounds).await;
+    let frozen = cold::frozen(lab, rounds).await;
+    let deployed = cold::deployed(lab, rounds).await;
+    let at_once = cold::at_once(lab, first_calls).await;
+    [
         Figure::alone("crun_run_p50", floor.run_ms, "ms"),
         Figure::with_floor("stopped_to_reply_p50", stopped, "ms", floor.start_ms),
         Figure::with_floor("stopping_to_reply_p50", at_once.taken, "ms", floor.start_ms),
         Figure::with_floor("frozen_to_reply_p50", frozen, "ms", floor.thaw_ms),
         Figure::with_floor("first_deploy_p50", deployed, "ms", floor.start_ms),
         Figure::alone("failed_first_calls", at_once.failed, "calls"),
-    ];
-    figures.extend(load::figures(&lab).await);
-    figures.extend(cost::figures(&lab).await);
-    figure::print(&figures);
+    ]
 }
 
 /// This program, as the function's.
