@@ -174,6 +174,9 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// There are no more threads, or not what they need.
+    #[error("start the threads for connections: {0}")]
+    Threads(#[source] io::Error),
     /// A value from outside is wrong.
     #[error("{what} {reason}")]
     Invalid {

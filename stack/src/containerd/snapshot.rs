@@ -79,8 +79,8 @@ impl Containerd {
                     key,
                     ..Default::default()
                 };
-                let committed =
-                    self.beside_garbage(namespace, chain_id, || self.commit(namespace, lease, commit.clone()));
+                let committed = self
+                    .beside_garbage(namespace, chain_id, || self.commit(namespace, lease, commit.clone()));
                 match committed.await {
                     Err(error) if !error.is_already_there() => return Err(error),
                     _ => {}

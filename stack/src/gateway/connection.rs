@@ -9,24 +9,29 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use hyper::StatusCode;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
-use hyper::{StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::Gateway;
-use super::clock::Clock;
+use super::clock::{Clock, Ring};
 use super::reply::{proxy_error, text};
 
 /// Largest head of a request, and the most that is held of a body, for each connection of HTTP/1.1.
 const LARGEST_HEAD_BYTES: u32 = 64 << 10;
 
 /// A client that opened a connection has this long for its request's head, and may keep one so long without a call.
-const HEAD_PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a connection stays that was told of its end, for a call that was on its way.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// HTTP/2: calls of one connection at a time.
 const STREAMS: u32 = 64;
@@ -75,13 +80,7 @@ pub async fn serve(
     terms: Terms,
 ) {
     let Terms { gateway, streams, ending, only_tls } = terms;
-    let traffic = Traffic::default();
-    let (counted, watched) = (traffic.clone(), traffic.clone());
     let service = service_fn(move |request| {
-        if request.version() < Version::HTTP_2 {
-            // Its own timer looks after it from now on.
-            counted.leave_alone();
-        }
         let gateway = gateway.clone();
         async move {
             let task = TASK.with(Clone::clone);
@@ -97,12 +96,10 @@ pub async fn serve(
             })
         }
     });
-    let mut builder = auto::Builder::new(Streams { traffic, places: streams });
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
-        .max_buf_size(LARGEST_HEAD_BYTES as usize);
+    let task = Task::default();
+    let mut time = task.clock.watch(Some(PATIENCE));
+    let mut builder = auto::Builder::new(Streams { connection: task.clock.clone(), places: streams });
+    builder.http1().max_buf_size(LARGEST_HEAD_BYTES as usize);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -115,35 +112,35 @@ pub async fn serve(
         .max_local_error_reset_streams(BROKEN_RULES)
         .keep_alive_interval(PING)
         .keep_alive_timeout(PONG);
-    let task = Task::default();
-    let mut time = task.clock.watch();
+    // Polled only when it has something to tell: all connections share it, with one lock.
+    let mut ended = FuturesUnordered::from_iter([ending.cancelled()]);
     TASK.scope(task, async move {
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        let quiet = watched.quiet();
-        tokio::pin!(connection, quiet);
-        let (mut told, mut warned) = (false, false);
+        tokio::pin!(connection);
+        let mut warned = false;
         let served = loop {
             tokio::select! {
+                // First, because what it does sets its clock.
+                biased;
                 served = connection.as_mut() => break served,
-                () = ending.cancelled(), if !told => {
-                    connection.as_mut().graceful_shutdown();
-                    told = true;
-                }
-                // The client stopped reading, or the other side never ends: nothing else would end it.
-                () = time.over() => {
-                    tracing::debug!("connection of {client}: its call's time is over");
-                    return;
-                }
-                // First with a word, so that no call is lost that is on its way; then without.
-                () = quiet.as_mut() => {
-                    tracing::debug!("connection of {client}: no call in {} s", HEAD_PATIENCE.as_secs());
-                    if warned {
+                Some(()) = ended.next() => connection.as_mut().graceful_shutdown(),
+                ring = time.ring() => match ring {
+                    Ring::Over => {}
+                    Ring::Stuck => {
+                        tracing::debug!("connection of {client}: its call's time is over");
                         return;
                     }
-                    connection.as_mut().graceful_shutdown();
-                    quiet.set(watched.quiet());
-                    warned = true;
-                }
+                    // First with a word, so that no call is lost that is on its way; then without.
+                    Ring::Quiet => {
+                        tracing::debug!("connection of {client}: no call in {} s", PATIENCE.as_secs());
+                        if warned {
+                            return;
+                        }
+                        connection.as_mut().graceful_shutdown();
+                        time.wait(FAREWELL);
+                        warned = true;
+                    }
+                },
             }
         };
         if let Err(error) = served {
@@ -156,7 +153,7 @@ pub async fn serve(
 /// Runs the calls of a connection of HTTP/2, each as a task with a clock of its own.
 #[derive(Clone)]
 struct Streams {
-    traffic: Traffic,
+    connection: Clock,
     places: Arc<Semaphore>,
 }
 
@@ -164,58 +161,21 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
         let place = self.places.clone().try_acquire_owned().ok();
         let task = Task { clock: Clock::default(), crowded: place.is_none() };
-        let (mut time, moving) = (task.clock.watch(), self.traffic.enter());
+        let (mut time, moving) = (task.clock.watch(None), self.connection.enter());
         tokio::spawn(TASK.scope(task, async move {
             let _held = (place, moving);
-            tokio::select! {
-                () = stream => {}
-                // Dropped, it is reset.
-                () = time.over() => tracing::debug!("a call's time is over"),
-            }
-        }));
-    }
-}
-
-/// Whether a connection carries something.
-#[derive(Clone, Default)]
-struct Traffic(Arc<watch::Sender<usize>>);
-
-/// One thing that it carries; dropped when that ends.
-struct Moving(Traffic);
-
-impl Traffic {
-    fn enter(&self) -> Moving {
-        self.leave_alone();
-        Moving(self.clone())
-    }
-
-    fn leave_alone(&self) {
-        self.0.send_modify(|count| *count += 1);
-    }
-
-    /// Returns when it has carried nothing for too long.
-    fn quiet(&self) -> impl Future<Output = ()> + use<> {
-        let mut count = self.0.subscribe();
-        async move {
+            tokio::pin!(stream);
             loop {
-                let idle = *count.borrow_and_update() == 0;
-                let changed = async {
-                    if count.changed().await.is_err() {
-                        // The service is gone, and the connection soon.
-                        std::future::pending::<()>().await;
-                    }
-                };
                 tokio::select! {
-                    () = tokio::time::sleep(HEAD_PATIENCE), if idle => return,
-                    () = changed => {}
+                    biased;
+                    () = stream.as_mut() => return,
+                    ring = time.ring() => if ring == Ring::Stuck {
+                        // Dropped, it is reset.
+                        tracing::debug!("a call's time is over");
+                        return;
+                    },
                 }
             }
-        }
-    }
-}
-
-impl Drop for Moving {
-    fn drop(&mut self) {
-        self.0.0.send_modify(|count| *count -= 1);
+        }));
     }
 }

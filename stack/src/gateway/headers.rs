@@ -92,14 +92,17 @@ pub fn towards_function(headers: &mut HeaderMap, client: SocketAddr, stamp: &Sta
 
 /// Removes what belongs to one connection, what its `Connection` header names included.
 pub fn strip(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
+    if headers.contains_key(CONNECTION) {
+        let all = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        let named: Vec<HeaderName> =
+            all.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok()).collect();
+        for name in &named {
+            headers.remove(name);
+        }
+    }
+    // Most have none of them.
+    let found: Vec<HeaderName> = headers.keys().filter(|name| HOP_BY_HOP.contains(name)).cloned().collect();
+    for name in &found {
         headers.remove(name);
     }
 }
@@ -110,8 +113,14 @@ fn uuid() -> String {
     use std::hash::{BuildHasher, RandomState};
     let random = || u128::from(RandomState::new().hash_one(0));
     let bits = (random() << 64 | random()) & !(0xf << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62;
-    let hex = format!("{bits:032x}");
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+    let mut text = String::with_capacity(36);
+    for (at, byte) in bits.to_be_bytes().into_iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.extend([byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0')));
+    }
+    text
 }
 
 #[cfg(test)]

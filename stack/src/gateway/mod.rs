@@ -7,8 +7,8 @@ mod check;
 mod claims;
 mod clock;
 mod connection;
-mod desk;
 mod headers;
+mod lanes;
 mod logs;
 mod machine;
 mod metrics;
@@ -138,7 +138,7 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
         }
         notify("STOPPING=1");
     };
-    let (server, known) = (Server::new(gateway.clone()), gateway.functions.clone());
+    let (server, known) = (Server::new(gateway.clone()).map_err(Error::Threads)?, gateway.functions.clone());
     let functions = options.subnet;
     let only = secure
         .as_ref()

@@ -1,5 +1,6 @@
 //! Calls of functions: both bodies are streamed, nothing is buffered, and whoever leaves first ends the call.
 
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,16 +14,16 @@ use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, UPGRADE};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio::time::Instant;
 
 use super::Gateway;
-use super::desk::Desk;
-use super::headers::{Stamp, from_http2, strip, towards_function};
+use super::clock::{Clock, Counting};
+use super::headers::{self, Stamp, from_http2, strip};
 use super::reply::{Body, BodyError, empty, proxy_error, text};
 use super::target::target;
-use super::upstream::{Failure, Received, Upstream};
+use super::upstream::{Failure, Outgoing, Received, Upstream};
 use crate::key::Key;
-use crate::reconcile::{Function, Running, State, Tally};
+use crate::reconcile::{Running, State, Tally};
 
 /// Upgraded connections (websockets) at a time: they have no time limit, and each holds two sockets and two buffers.
 const TUNNELS: usize = 256;
@@ -39,11 +40,6 @@ impl Proxy {
     pub fn new(limit: Duration) -> Self {
         Self { upstream: Upstream::new(), limit, tunnels: Arc::new(Semaphore::new(TUNNELS)) }
     }
-
-    /// The longest that a call may take.
-    pub fn limit(&self) -> Duration {
-        self.limit
-    }
 }
 
 impl Gateway {
@@ -54,13 +50,20 @@ impl Gateway {
         name: &str,
         rest: &str,
         client: SocketAddr,
+        clock: &Clock,
     ) -> Response<Body> {
         let stamp = Stamp::new(request.headers());
-        let mut response = self.pass_on(request, name, rest, client, &stamp).await;
+        let mut counting = Some(clock.begin(self.proxy.limit));
+        let mut response = self.pass_on(request, name, rest, client, &stamp, &mut counting).await;
         stamp.mark(response.headers_mut());
-        response
+        match counting {
+            // It is our own answer.
+            Some(counting) => response.map(|body| counting.hold(body)),
+            None => response,
+        }
     }
 
+    /// The function's answer takes the call's time along.
     async fn pass_on(
         &self,
         mut request: Request<Incoming>,
@@ -68,6 +71,7 @@ impl Gateway {
         rest: &str,
         client: SocketAddr,
         stamp: &Stamp,
+        time: &mut Option<Counting>,
     ) -> Response<Body> {
         let found = Key::from_path(name).and_then(|key| self.functions.get(&key));
         let Some(function) = found.filter(|function| function.document().is_some()) else {
@@ -88,24 +92,10 @@ impl Gateway {
         };
         let request_type = request.headers().get(CONTENT_TYPE).cloned();
         let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
-        let (mut parts, body) = request.into_parts();
-        let query = parts.uri.query().map(str::to_owned);
-        from_http2(&mut parts.headers, parts.uri.authority());
-        towards_function(&mut parts.headers, client, stamp);
-        if let Some(protocol) = &upgrade {
-            parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            parts.headers.insert(UPGRADE, protocol.clone());
-        }
-        parts.extensions.clear();
-        parts.version = hyper::Version::HTTP_11;
-        parts.uri = match target(rest, query.as_deref()) {
-            Some(uri) => uri,
-            None => {
-                tally.answered(StatusCode::BAD_REQUEST.as_u16());
-                return text(StatusCode::BAD_REQUEST, "the path cannot be passed on");
-            }
+        let Some(mut request) = towards_function(request, rest, client, stamp, upgrade.as_ref()) else {
+            tally.answered(StatusCode::BAD_REQUEST.as_u16());
+            return text(StatusCode::BAD_REQUEST, "the path cannot be passed on");
         };
-        let desk = Desk::new(body);
         let (running, mut response) = loop {
             let rests = || {
                 matches!(function.state(), State::Idle)
@@ -124,27 +114,28 @@ impl Gateway {
                 return proxy_error(StatusCode::SERVICE_UNAVAILABLE, message);
             };
             tally.let_in();
-            let address = running.address();
-            if let Ok(host) = HeaderValue::try_from(address.to_string()) {
-                parts.headers.insert(HOST, host);
-            }
-            let Some(body) = desk.lend() else {
-                return cannot_reach(&function, &mut tally);
+            let endpoint = running.endpoint();
+            request.headers_mut().insert(HOST, endpoint.host.clone());
+            let sending = self.proxy.upstream.send(endpoint.address, request, upgrade.is_some());
+            let sent = match time.as_ref() {
+                Some(time) => time.within(sending).await,
+                None => Some(sending.await),
             };
-            let request = Request::from_parts(parts.clone(), body);
-            let sending = self.proxy.upstream.send(address, request, upgrade.is_some());
-            match timeout_at(deadline, sending).await {
-                Ok(Ok(response)) => break (running, response),
+            match sent {
+                Some(Ok(response)) => break (running, response),
                 // Nothing was sent: it is another instance's call now, or the next one's.
-                Ok(Err(error)) if takes_no_connections(&error) && desk.has() => {
-                    tracing::debug!("{}: {address} takes no connections", function.key);
-                    function.refused(running.endpoint());
+                Some(Err(Failure::Connect(error, back))) if takes_no_connections(&error) => {
+                    tracing::debug!("{}: {} takes no connections: {error}", function.key, endpoint.address);
+                    function.refused(endpoint);
+                    request = *back;
                 }
-                Ok(Err(error)) => {
+                Some(Err(error)) => {
                     tracing::warn!("{}: {error}", function.key);
-                    return cannot_reach(&function, &mut tally);
+                    let status = StatusCode::INTERNAL_SERVER_ERROR;
+                    tally.answered(status.as_u16());
+                    return proxy_error(status, format!("Can't reach service for: {}.", function.key.name));
                 }
-                Err(_) => {
+                None => {
                     tracing::warn!("{}: no answer in {} s", function.key, self.proxy.limit.as_secs());
                     return empty(StatusCode::BAD_GATEWAY);
                 }
@@ -159,15 +150,36 @@ impl Gateway {
         strip(response.headers_mut());
         let fallback = request_type.unwrap_or(HeaderValue::from_static("text/plain"));
         response.headers_mut().entry(CONTENT_TYPE).or_insert(fallback);
-        let deadline = Box::pin(sleep_until(deadline));
-        response.map(|body| Call { body, deadline, inside: (running, tally) }.boxed())
+        let time = time.take();
+        response.map(|body| Call { body, time, inside: (running, tally) }.boxed())
     }
+}
+
+/// A client's request as the function gets it; nothing where its path cannot be passed on.
+fn towards_function(
+    request: Request<Incoming>,
+    rest: &str,
+    client: SocketAddr,
+    stamp: &Stamp,
+    upgrade: Option<&HeaderValue>,
+) -> Option<Request<Outgoing>> {
+    let (mut parts, body) = request.into_parts();
+    from_http2(&mut parts.headers, parts.uri.authority());
+    headers::towards_function(&mut parts.headers, client, stamp);
+    if let Some(protocol) = upgrade {
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        parts.headers.insert(UPGRADE, protocol.clone());
+    }
+    parts.extensions.clear();
+    parts.version = hyper::Version::HTTP_11;
+    parts.uri = target(rest, parts.uri.query())?;
+    Some(Request::from_parts(parts, Outgoing::new(body)))
 }
 
 /// What a function's body is wrapped in: it ends with the call's time, and holds the call's place until then.
 struct Call {
     body: Received,
-    deadline: Pin<Box<Sleep>>,
+    time: Option<Counting>,
     #[expect(dead_code, reason = "counts the call out when it is dropped")]
     inside: (Running, Tally),
 }
@@ -184,7 +196,7 @@ impl hyper::body::Body for Call {
             // Trailers stay out: what they say was not asked for (the Trailer header is stripped).
             Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => Poll::Ready(None),
             Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from))),
-            Poll::Pending if self.deadline.as_mut().poll(cx).is_ready() => {
+            Poll::Pending if self.time.as_ref().is_some_and(Counting::is_over) => {
                 Poll::Ready(Some(Err("the call's time is over".into())))
             }
             Poll::Pending => Poll::Pending,
@@ -201,23 +213,17 @@ impl hyper::body::Body for Call {
 }
 
 /// Whether that is the fault of the other side: that we have no file descriptor left is not.
-fn takes_no_connections(error: &Failure) -> bool {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<std::io::Error>() {
-            use std::io::ErrorKind;
-            return matches!(
-                error.kind(),
-                ErrorKind::ConnectionRefused
-                    | ErrorKind::ConnectionReset
-                    | ErrorKind::HostUnreachable
-                    | ErrorKind::NetworkUnreachable
-                    | ErrorKind::TimedOut
-            );
-        }
-        cause = error.source();
-    }
-    false
+fn takes_no_connections(error: &io::Error) -> bool {
+    use io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionRefused
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::TimedOut
+    )
 }
 
 /// The protocol that a client wants to change to.
@@ -237,12 +243,6 @@ fn not_found(name: &str) -> Response<Body> {
         "error finding function {full}: server returned non-200 status code (404) for function, {short}, body: "
     );
     text(StatusCode::NOT_FOUND, message)
-}
-
-fn cannot_reach(function: &Function, tally: &mut Tally) -> Response<Body> {
-    let status = StatusCode::INTERNAL_SERVER_ERROR;
-    tally.answered(status.as_u16());
-    proxy_error(status, format!("Can't reach service for: {}.", function.key.name))
 }
 
 /// Carries the bytes of both directions until either side has enough.

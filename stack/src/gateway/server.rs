@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::Gateway;
 use super::clock::Clock;
 use super::connection::{self, Terms};
+use super::lanes::Lanes;
 use super::reply::{Body, empty, redirect, text, unauthorized};
 use super::router::{Route, route, route_to};
 use super::{machine, metrics};
@@ -40,9 +41,6 @@ const BETWEEN: u32 = 15;
 
 /// How long an answer that is there may take to be read.
 const READ_PATIENCE: Duration = Duration::from_secs(60);
-
-/// What a call may take beyond its time, to tell its client so.
-const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Where connections come from.
 pub struct Door {
@@ -70,13 +68,18 @@ pub struct Server {
     connections: TaskTracker,
     ending: CancellationToken,
     streams: Arc<Semaphore>,
+    lanes: Arc<Lanes>,
 }
 
 impl Server {
     /// A server without a door.
-    pub fn new(gateway: Arc<Gateway>) -> Self {
+    ///
+    /// # Errors
+    /// The threads for connections cannot be had.
+    pub fn new(gateway: Arc<Gateway>) -> std::io::Result<Self> {
         let (connections, ending) = (TaskTracker::new(), gateway.ending.clone());
-        Self { gateway, connections, ending, streams: Arc::new(Semaphore::new(STREAMS)) }
+        let lanes = Arc::new(Lanes::start()?);
+        Ok(Self { gateway, connections, ending, streams: Arc::new(Semaphore::new(STREAMS)), lanes })
     }
 
     /// Serves who comes in, until the server is ended.
@@ -114,8 +117,14 @@ impl Server {
                 only_tls: only.filter(|only| !only.include(&stream, client)).map(|only| only.tls_port),
             };
             let tls = tls.clone();
-            self.connections.spawn(async move {
+            let Ok(stream) = stream.into_std() else { continue };
+            let serving = async move {
                 let _place = place;
+                // It moves to this thread.
+                let stream = match TcpStream::from_std(stream) {
+                    Ok(stream) => stream,
+                    Err(error) => return tracing::error!("connection of {client}: {error}"),
+                };
                 match tls {
                     None => connection::serve(stream, client, terms).await,
                     Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
@@ -124,7 +133,8 @@ impl Server {
                         Err(_) => tracing::debug!("TLS with {client}: no handshake in {HANDSHAKE:?}"),
                     },
                 }
-            });
+            };
+            self.connections.spawn_on(serving, self.lanes.next());
         }
     }
 
@@ -178,15 +188,17 @@ impl Gateway {
         let (call, lines) =
             (matches!(route, Route::Invoke(..)), matches!(route, Route::Machine | Route::Logs));
         let counted = metrics::Request::begin(request.method(), path).filter(|_| !call);
-        let counting = call.then(|| clock.begin(self.proxy.limit() + LAST_WORDS));
-        let answer = self.answer(request, client, route, &uri).await;
-        self.requests.end(counted, answer.status());
-        if lines {
-            // As long as somebody reads them: `logs --follow`.
-            return answer.map(|body| clock.pace(READ_PATIENCE, body));
+        let _inside = clock.enter();
+        let answer = self.answer(request, client, route, &uri, clock).await;
+        if call {
+            return answer;
         }
-        let counting = counting.unwrap_or_else(|| clock.begin(READ_PATIENCE));
-        answer.map(|body| counting.hold(body))
+        self.requests.end(counted, answer.status());
+        // As long as somebody reads them: `logs --follow`.
+        answer.map(|body| match lines {
+            true => clock.pace(READ_PATIENCE, body),
+            false => clock.begin(READ_PATIENCE).hold(body),
+        })
     }
 
     async fn answer(
@@ -195,6 +207,7 @@ impl Gateway {
         client: SocketAddr,
         route: Route<'_>,
         uri: &Uri,
+        clock: &Clock,
     ) -> Response<Body> {
         let path = uri.path();
         if route.is_guarded(path) && !self.credentials.admit(request.headers()) {
@@ -215,7 +228,7 @@ impl Gateway {
             Route::Logs => self.logs.serve(uri.query()).await,
             Route::Alert => self.alert(request).await,
             Route::Machine => machine::pass_on(&self.control, request).await,
-            Route::Invoke(name, rest) => Ok(self.invoke(request, name, rest, client).await),
+            Route::Invoke(name, rest) => Ok(self.invoke(request, name, rest, client, clock).await),
             Route::Root => Ok(redirect(StatusCode::TEMPORARY_REDIRECT, "/ui/")),
             Route::Clean(path) => {
                 let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::desk::Lent;
+use super::lanes::{self, Lanes};
 
 /// Connections to an instance that are kept for the next call.
 const IDLE_CONNECTIONS: usize = 256;
@@ -36,10 +36,10 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// Nobody took the call: nothing of it was sent.
+    /// Nobody took the call: nothing of it was sent, and here it is.
     #[error("no connection: {0}")]
-    Connect(#[source] io::Error),
-    /// It broke off.
+    Connect(#[source] io::Error, Box<Request<Outgoing>>),
+    /// It broke off, and nobody knows how far it got.
     #[error("{0}{cause}", cause = because(.0))]
     Call(#[source] hyper::Error),
 }
@@ -49,15 +49,23 @@ fn because(error: &hyper::Error) -> String {
 }
 
 /// The connections that rest between two calls.
-#[derive(Clone)]
-pub struct Upstream(Arc<Shelf>);
+pub struct Upstream(Vec<Arc<Shelf>>);
 
 impl Upstream {
-    /// Without connections. What rests for too long is closed by a task of its own, which ends with the last clone.
+    /// Without connections. What rests for too long is closed by tasks of its own, which end with it.
     pub fn new() -> Self {
-        let shelf = Arc::new(Shelf::default());
-        tokio::spawn(clear(Arc::downgrade(&shelf), shelf.filled.clone()));
-        Self(shelf)
+        let shelf = |_| {
+            let shelf = Arc::new(Shelf::default());
+            tokio::spawn(clear(Arc::downgrade(&shelf), shelf.filled.clone()));
+            shelf
+        };
+        Self((0..Lanes::number()).map(shelf).collect())
+    }
+
+    /// That of the thread.
+    fn shelf(&self) -> &Arc<Shelf> {
+        #[expect(clippy::indexing_slicing, reason = "there is one for each lane")]
+        &self.0[lanes::here()]
     }
 
     /// Sends a request over a connection that rests, or a new one. With `upgrade` the connection may become another
@@ -68,36 +76,47 @@ impl Upstream {
     pub async fn send(
         &self,
         address: SocketAddr,
-        mut request: Request<Lent>,
+        mut request: Request<Outgoing>,
         upgrade: bool,
     ) -> Result<Response<Received>, Failure> {
         if upgrade {
-            let Line { mut sender, connection } = *connect(address).await?;
+            let Line { mut sender, connection } = match connect(address).await {
+                Ok(line) => *line,
+                Err(error) => return Err(Failure::Connect(error, Box::new(request))),
+            };
             tokio::spawn(connection.with_upgrades());
             let response = sender.send_request(request).await.map_err(Failure::Call)?;
             return Ok(response.map(|incoming| Received { incoming, drive: Drive::Nobody }));
         }
         loop {
-            let rested = self.0.take(address);
+            let rested = self.shelf().take(address);
             let is_new = rested.is_none();
-            let mut line = match rested {
-                Some(line) => line,
-                None => connect(address).await?,
+            let line = match rested {
+                Some(line) => Ok(line),
+                None => connect(address).await,
+            };
+            let mut line = match line {
+                Ok(line) => line,
+                Err(error) => return Err(Failure::Connect(error, Box::new(request))),
             };
             let unread = request.body().watch();
             let response = match line.ask(request).await {
                 Ok(response) => response,
                 Err(mut error) => match error.take_message() {
+                    Some(back) if is_new => {
+                        let closed = io::Error::new(io::ErrorKind::ConnectionAborted, error.into_error());
+                        return Err(Failure::Connect(closed, Box::new(back)));
+                    }
                     // The other side closed it while it rested.
-                    Some(back) if !is_new => {
+                    Some(back) => {
                         request = back;
                         continue;
                     }
-                    _ => return Err(Failure::Call(error.into_error())),
+                    None => return Err(Failure::Call(error.into_error())),
                 },
             };
             let drive = match unread.strong_count() {
-                0 => Drive::Own { line, address, shelf: self.0.clone() },
+                0 => Drive::Own { line, address, shelf: self.shelf().clone() },
                 // It answers before it has heard all: what is left must not depend on who reads the answer.
                 _ => {
                     let Line { sender, connection } = *line;
@@ -113,27 +132,66 @@ impl Upstream {
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<Box<Line>, Failure> {
+async fn connect(address: SocketAddr) -> io::Result<Box<Line>> {
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, "it does not let us in");
-    let connected = timeout(CONNECT_PATIENCE, TcpStream::connect(address)).await.map_err(late);
-    let stream = connected.flatten().map_err(Failure::Connect)?;
+    let stream = timeout(CONNECT_PATIENCE, TcpStream::connect(address)).await.map_err(late).flatten()?;
     // A connection that was reset already is found out at its first write.
     let _ = stream.set_nodelay(true);
-    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(Failure::Call)?;
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     Ok(Box::new(Line { sender, connection }))
+}
+
+/// The body of a call.
+#[derive(Debug)]
+pub struct Outgoing {
+    body: Incoming,
+    /// There until it is dropped.
+    here: Arc<()>,
+}
+
+impl Outgoing {
+    /// Nothing of it was read yet.
+    pub fn new(body: Incoming) -> Self {
+        Self { body, here: Arc::new(()) }
+    }
+
+    /// What tells whether it is still there: somebody may read on.
+    fn watch(&self) -> Weak<()> {
+        Arc::downgrade(&self.here)
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// A connection: it does nothing but while it is polled.
 struct Line {
-    sender: SendRequest<Lent>,
-    connection: Connection<TokioIo<TcpStream>, Lent>,
+    sender: SendRequest<Outgoing>,
+    connection: Connection<TokioIo<TcpStream>, Outgoing>,
 }
 
 impl Line {
     async fn ask(
         &mut self,
-        request: Request<Lent>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Lent>>> {
+        request: Request<Outgoing>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
         let mut answer = pin!(self.sender.try_send_request(request));
         let (connection, mut over) = (&mut self.connection, false);
         poll_fn(|cx| {

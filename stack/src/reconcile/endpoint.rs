@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use hyper::header::HeaderValue;
 use tokio::sync::Notify;
 
 /// Where an instance answers, and how many calls it has.
@@ -12,6 +13,8 @@ use tokio::sync::Notify;
 pub struct Endpoint {
     /// Its address.
     pub address: SocketAddr,
+    /// The same as calls have it in their `Host`.
+    pub host: HeaderValue,
     calls: AtomicUsize,
     idle: Notify,
     closed: AtomicBool,
@@ -47,8 +50,11 @@ impl Running {
 impl Endpoint {
     /// Without calls.
     pub fn new(address: SocketAddr) -> Self {
+        // An address has no letter that a header cannot have.
+        let host = HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static(""));
         Self {
             address,
+            host,
             calls: AtomicUsize::new(0),
             idle: Notify::new(),
             closed: AtomicBool::new(false),

@@ -72,11 +72,14 @@ impl Function {
 
     /// Lets a call in as soon as there is a way; nothing when it does not come in time or cannot come.
     pub async fn enter(&self, patience: Duration) -> Option<Running> {
+        // Most calls need not wait. Counted in while the state cannot change: whoever closes the way waits for this call too.
+        if let State::Ready(pool) = &*self.state.borrow() {
+            return pool.enter();
+        }
         let mut state = self.state.subscribe();
         let settled = state.wait_for(|state| !matches!(state, State::Starting));
         match tokio::time::timeout(patience, settled).await {
             Ok(Ok(state)) => match &*state {
-                // Counted in while the state cannot change: whoever closes the way waits for this call too.
                 State::Ready(pool) => pool.enter(),
                 _ => None,
             },

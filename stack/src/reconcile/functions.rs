@@ -32,10 +32,10 @@ impl From<Error> for Refused {
     }
 }
 
-/// All functions by their full names (`NAME.NAMESPACE`).
+/// All functions.
 #[derive(Default)]
 pub struct Functions {
-    map: RwLock<HashMap<String, Arc<Function>>>,
+    map: RwLock<HashMap<Key, Arc<Function>>>,
     pub(super) notices: Notices,
     world: OnceLock<Arc<World>>,
 }
@@ -61,7 +61,7 @@ impl Functions {
 
     /// A function that exists, or is about to.
     pub fn get(&self, key: &Key) -> Option<Arc<Function>> {
-        self.map.read().unwrap_or_else(PoisonError::into_inner).get(&key.to_string()).cloned()
+        self.map.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
     /// All of them, in no order.
@@ -162,7 +162,7 @@ impl Functions {
 
     fn with(self: &Arc<Self>, key: &Key, document: Option<Document>, act: impl FnOnce(&Function)) {
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
-        let function = map.entry(key.to_string()).or_insert_with(|| self.spawn(key, document));
+        let function = map.entry(key.clone()).or_insert_with(|| self.spawn(key, document));
         act(function);
     }
 
@@ -181,7 +181,7 @@ impl Functions {
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
         let done = mail.is_empty();
         if done {
-            map.remove(&key.to_string());
+            map.remove(key);
         }
         done
     }

@@ -14,6 +14,7 @@ mod layout;
 mod leftover;
 mod line;
 mod logs;
+mod long;
 mod metadata;
 mod metrics;
 mod names;

@@ -16,14 +16,14 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 pub use requests::{Request, Requests};
 
 use super::Gateway;
-use super::clock::Clock;
+use super::clock::{Clock, Ring};
 use super::reply::{self, Body, empty};
 use text::Text;
 
@@ -89,20 +89,23 @@ pub async fn serve(address: SocketAddr, gateway: Arc<Gateway>) {
 
 async fn connection(stream: TcpStream, gateway: Arc<Gateway>) {
     let clock = Clock::default();
-    let mut time = clock.watch();
+    let mut time = clock.watch(Some(PATIENCE));
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let answer = answer(request.method(), request.uri().path(), || gateway.exposition());
         let counting = clock.begin(PATIENCE);
         std::future::ready(Ok::<_, Infallible>(answer.map(|body| counting.hold(body))))
     });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
-        .serve_connection(TokioIo::new(stream), service);
-    // Who leaves, or does not read, is nobody's loss.
-    tokio::select! {
-        _ = connection => {}
-        () = time.over() => {}
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    loop {
+        tokio::select! {
+            biased;
+            // Who leaves, or does not read, is nobody's loss.
+            _ = connection.as_mut() => return,
+            ring = time.ring() => if ring != Ring::Over {
+                return;
+            },
+        }
     }
 }
 
