@@ -135,7 +135,7 @@ impl Container {
         if self.state() != State::Created {
             return Err(self.wrong("started", "it starts once"));
         }
-        self.order.runtime.call(&self.reaper, &["start"]).await?;
+        self.order.runtime.start(&self.reaper).await?;
         self.set(State::Running);
         Ok(())
     }

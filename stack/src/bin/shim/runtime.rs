@@ -1,10 +1,13 @@
 //! The OCI runtime, crun: a program that is called and ends.
 
-use std::io::{BufRead, BufReader};
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::libc;
 use serde::Deserialize;
 
 use crate::failure::Failure;
@@ -13,6 +16,9 @@ use crate::streams::Streams;
 
 /// Where it keeps its records, one folder for each of containerd's namespaces.
 const RECORDS: &str = "/run/containerd/runc";
+
+/// In a container's folder there: what its process reads from before it begins.
+const FIFO: &str = "exec.fifo";
 
 /// How long it may take: less than who asked for it waits (the gateway, 60 s).
 const PATIENCE: Duration = Duration::from_secs(50);
@@ -57,7 +63,7 @@ impl Runtime {
         command
     }
 
-    /// Makes the container: its process exists and waits for [`Runtime::call`] with `start`.
+    /// Makes the container: its process exists and waits for [`Runtime::start`].
     pub async fn create(
         &self,
         reaper: &Reaper,
@@ -69,6 +75,27 @@ impl Runtime {
         command.arg(bundle).arg("--pid-file").arg(pid_file).arg(&self.id);
         streams.give(&mut command);
         self.ended(reaper, "create", &mut command).await
+    }
+
+    /// Lets the process of a created container begin.
+    ///
+    /// For a container without hooks, crun's `start` is one byte for the FIFO at which that process waits (status.c,
+    /// libcrun_status_write_exec_fifo). To start a program for it would take half of a cold start, so it is called only where
+    /// that is not to be had: runc, for one, waits there the other way round.
+    pub async fn start(&self, reaper: &Reaper) -> Result<(), Failure> {
+        match self.let_go() {
+            Ok(()) => Ok(()),
+            Err(_) => self.call(reaper, &["start"]).await,
+        }
+    }
+
+    fn let_go(&self) -> std::io::Result<()> {
+        let fifo = self.records.join(&self.id).join(FIFO);
+        // Without blocking: if nobody reads there, it is an error.
+        let mut writer = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&fifo)?;
+        // As long as it is there, crun takes the container for one that was not started.
+        std::fs::remove_file(&fifo)?;
+        writer.write_all(&[0])
     }
 
     /// Calls a command with the container's identifier behind it.
@@ -131,5 +158,36 @@ mod tests {
         assert_eq!(reason(line).as_deref(), Some("open executable: No such file or directory"));
         assert_eq!(reason(r#"{"msg":"x","level":"warning"}"#), None);
         assert_eq!(reason("no JSON"), None);
+    }
+
+    /// One whose records lie in a folder of the test's own.
+    fn runtime(folder: &Path) -> Runtime {
+        let runtime = Runtime::new("", "n", "f.0", folder);
+        let runtime = Runtime { records: folder.to_owned(), ..runtime };
+        std::fs::create_dir(folder.join("f.0")).unwrap();
+        nix::unistd::mkfifo(&folder.join("f.0").join(FIFO), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        runtime
+    }
+
+    #[test]
+    fn a_process_that_waits_is_let_go_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = runtime(folder.path());
+        let fifo = folder.path().join("f.0").join(FIFO);
+        let mut options = OpenOptions::new();
+        let mut waits = options.read(true).custom_flags(libc::O_NONBLOCK).open(&fifo).unwrap();
+        runtime.let_go().unwrap();
+        let mut byte = [1; 2];
+        assert_eq!(std::io::Read::read(&mut waits, &mut byte).unwrap(), 1);
+        assert!(!fifo.exists());
+        assert_eq!(runtime.let_go().unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn where_nobody_waits_nothing_is_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = runtime(folder.path());
+        assert_eq!(runtime.let_go().unwrap_err().raw_os_error(), Some(libc::ENXIO));
+        assert!(folder.path().join("f.0").join(FIFO).exists());
     }
 }
