@@ -30,13 +30,18 @@ enum Program {
     },
 }
 
+/// Threads of the gateway for all but calls: the second one while the first is at something long.
+const WORKERS: usize = 2;
+
 fn main() -> anyhow::Result<()> {
     let handed = handed::take();
     let cli = Cli::parse();
     match cli.program {
         Program::Gateway(options) => {
             let _last_words = logging::start("gateway", cli.log.as_deref());
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            // Calls have threads of their own.
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
             let served = runtime.block_on(gateway::run(*options, handed));
             // A blocked thread (a disk that does not answer) must not hold up the end.
             runtime.shutdown_timeout(std::time::Duration::from_secs(1));

@@ -1,13 +1,18 @@
-//! A function that is frozen while it is scaled to none: the same process answers the next call, whoever died meanwhile.
+//! A function that is frozen while it is scaled to none: the same process answers the next call, whoever died meanwhile, and
+//! after a reset another one.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use image::qemu::READY;
 use qemu_tests::{BOTHY, Case, Inside, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, shell, shell_case};
 use serde_json::{Value, json};
 
 /// How long the machine may take to freeze it, or to be well again.
 const SOON: Duration = Duration::from_secs(120);
+
+/// How long it may take to start anew.
+const AGAIN: Duration = Duration::from_secs(300);
 
 /// The function's processes: number and start.
 fn processes(running: &mut Running) -> Result<Vec<(i32, u64)>> {
@@ -39,6 +44,18 @@ fn is_frozen(running: &mut Running) -> Result<()> {
             return Ok(());
         }
         ensure!(began.elapsed() < SOON, "it is not frozen: {events}");
+    }
+}
+
+/// Waits until an instance is there whose process waits to begin.
+fn is_prepared(running: &mut Running) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let waiting = running.shell("ls -d /run/containerd/runc/openfaas-fn/figlet.*/exec.fifo")?;
+        if waiting.status == 0 {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < SOON, "no instance is prepared: {}", waiting.output);
     }
 }
 
@@ -74,6 +91,17 @@ fn answers_again_whoever_died() {
         shell(&mut running, &format!("kill -9 {}", before[0].0))?;
         ensure!(case.answer(&mut running, SAMPLE_FUNCTION, "Bothy")? == BOTHY);
         ensure!(processes(&mut running)? != before);
+        freeze(case, &mut running)?;
+        // What stood still is gone with the memory: it is at hand as one that has not begun, and still scaled to none.
+        let mark = running.console().mark();
+        running.monitor().execute("system_reset", json!({}))?;
+        running.console().wait(READY, mark, AGAIN)?;
+        is_prepared(&mut running)?;
+        let described = case.status(&mut running, &format!("/system/function/{SAMPLE_FUNCTION}"), 200)?;
+        let described: Value = serde_json::from_str(&described.body).context("the description is no JSON")?;
+        let count = |field| described.get(field).and_then(Value::as_u64).unwrap_or(0);
+        ensure!(count("replicas") == 0 && count("availableReplicas") == 0, "after a reset: {described}");
+        ensure!(case.answer(&mut running, SAMPLE_FUNCTION, "Bothy")? == BOTHY);
         freeze(case, &mut running)?;
         let body = json!({"functionName": SAMPLE_FUNCTION}).to_string();
         let gone = gateway.client().request("DELETE", "/system/functions", Some(&body), SOON)?;

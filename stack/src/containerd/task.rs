@@ -20,7 +20,7 @@ const SIGKILL: u32 = 9;
 /// How long a killed process may take to be gone: the kernel has to free its memory.
 const KILL_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a shim may take to pass a signal on.
+/// How long a shim may take to pass a signal on, or to let a process begin: a call waits for it.
 const SIGNAL: Duration = Duration::from_secs(10);
 
 /// What a container's process does.
@@ -88,7 +88,9 @@ impl Containerd {
     /// Lets a container's process begin.
     pub async fn begin_task(&self, namespace: &str, id: &str) -> Result<()> {
         let start = StartRequest { container_id: id.to_owned(), ..Default::default() };
-        call(format!("start task {id}"), self.tasks().start(request(namespace, None, start))).await.map(drop)
+        let mut client = self.tasks();
+        let answer = client.start(request(namespace, None, start));
+        within(SIGNAL, format!("start task {id}"), answer).await.map(drop)
     }
 
     /// Waits until a container's process ends, however long that takes. Gives its status; a signal is 128 and more.

@@ -10,8 +10,8 @@ use std::thread;
 
 use tokio::runtime::{Builder, Handle};
 
-/// More than so many would not be of use before the network is the limit.
-const MOST: usize = 8;
+/// More than so many are of no use where functions run beside them, and each has memory of its own.
+const MOST: usize = 4;
 
 thread_local! {
     /// Number of the lane that the thread is.

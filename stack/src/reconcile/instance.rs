@@ -164,9 +164,27 @@ impl World {
         }
     }
 
-    /// Lets a prepared instance's process begin.
+    /// Lets a prepared instance's process begin. A shim that does not answer is killed: what it has of the instance can be
+    /// removed then, and another one takes its place.
     pub(super) async fn begin(&self, instance: &Instance) -> Result<()> {
-        self.containerd.begin_task(instance.key.namespace.as_str(), &instance.id).await
+        let begun = self.containerd.begin_task(instance.key.namespace.as_str(), &instance.id).await;
+        if let Err(error) = &begun
+            && self.is_shim_silent(error).await
+        {
+            self.end_shim(instance);
+        }
+        begun
+    }
+
+    /// Whether it was the shim that did not answer, and not containerd.
+    async fn is_shim_silent(&self, error: &Error) -> bool {
+        matches!(error, Error::ContainerdSilent { .. }) && self.containerd.namespaces().await.is_ok()
+    }
+
+    fn end_shim(&self, instance: &Instance) {
+        if shim::end(instance.key.namespace.as_str(), &instance.id) {
+            tracing::warn!("{}: its shim does not answer, and was killed", instance.name());
+        }
     }
 
     /// All that an instance has beside containerd's record and task.
@@ -257,14 +275,12 @@ impl World {
         let mut stopped = self.containerd.stop_task(namespace, id, grace).await;
         for attempt in 0..SHIMS_KILLED {
             match &stopped {
-                Err(Error::ContainerdSilent { .. }) if self.containerd.namespaces().await.is_ok() => {}
+                Err(error) if self.is_shim_silent(error).await => {}
                 // What containerd says while it clears away after one.
                 Err(_) if attempt > 0 => {}
                 _ => break,
             }
-            if shim::end(namespace, id) {
-                tracing::warn!("{}: its shim does not answer, and was killed", instance.name());
-            }
+            self.end_shim(instance);
             tokio::time::sleep(pause(6)).await;
             stopped = self.containerd.stop_task(namespace, id, Duration::ZERO).await;
         }

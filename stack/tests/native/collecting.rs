@@ -19,6 +19,7 @@ use super::pull::{
 };
 use super::pulling::{LINE, NONE_KEPT, pulled, until_asked, until_pulled};
 use super::registry::{self, Registry, push};
+use super::resting::until_frozen;
 use super::small_disk::{self, fill, leave};
 use super::wire::{Fault, Wire};
 use super::{PATIENCE, ready};
@@ -129,7 +130,8 @@ fn what_was_not_used_for_longest_goes_when_the_disk_is_too_full() {
 fn what_functions_are_of_stays_whatever_they_do() {
     inside("collecting::what_functions_are_of_stays_whatever_they_do", async |mut lab| {
         let mut plain = Some(Registry::start(&lab.folder, PLAIN, ""));
-        for name in ["absent", "gone", "prepared", "running", "stopping"] {
+        lab.groups = true;
+        for name in ["absent", "frozen", "gone", "prepared", "running", "stopping"] {
             let folder = own(&lab, name, &format!("{name}\n"), "amd64");
             push(&format!("127.0.0.1:{PLAIN}"), &folder, &format!("farm/{name}"), "1").await;
         }
@@ -143,12 +145,17 @@ fn what_functions_are_of_stays_whatever_they_do() {
         }
         let stopping = json!({"service": "stopping", "image": image("stopping"), "envProcess": "/bin/sh"});
         lab.expect(200, Method::POST, "/system/functions", &stopping.to_string()).await;
-        for name in ["prepared", "absent"] {
+        let frozen = json!({"service": "frozen", "image": image("frozen"),
+                            "labels": {"com.bothy.scale.zero-state": "frozen"}});
+        lab.expect(200, Method::POST, "/system/functions", &frozen.to_string()).await;
+        for name in ["frozen", "prepared", "absent"] {
             let none = json!({"serviceName": name, "replicas": 0}).to_string();
             lab.expect(200, Method::POST, &format!("/system/scale-function/{name}"), &none).await;
-            if name == "prepared" {
+            match name {
+                "frozen" => until_frozen(name).await,
                 // It takes the one place for such.
-                until_task(&lab, name, Task::Created).await;
+                "prepared" => until_task(&lab, name, Task::Created).await,
+                _ => {}
             }
         }
         drop(plain.take());
@@ -170,20 +177,20 @@ fn what_functions_are_of_stays_whatever_they_do() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         delete(&lab, "gone").await;
-        until_kept(&lab, &["absent", "prepared", "running", "stopping"]).await;
+        until_kept(&lab, &["absent", "frozen", "prepared", "running", "stopping"]).await;
         assert_eq!(lab.containerd().containers_of("openfaas-fn", Some("absent")).await.unwrap().len(), 0);
         until_task(&lab, "prepared", Task::Created).await;
         kill(Pid::from_raw(sleep), Signal::SIGTERM).unwrap();
         let answered = call.await.unwrap().unwrap();
         assert!(answered.text.contains("stopping\n"), "{}", answered.text);
         assert_eq!(deletion.await.unwrap().unwrap().status, 200);
-        until_kept(&lab, &["absent", "prepared", "running"]).await;
+        until_kept(&lab, &["absent", "frozen", "prepared", "running"]).await;
 
         // Nobody could fetch them.
-        for name in ["absent", "prepared", "running"] {
+        for name in ["absent", "frozen", "prepared", "running"] {
             answers(&lab, name, &format!("{name}\n")).await;
         }
-        for name in ["absent", "prepared", "running"] {
+        for name in ["absent", "frozen", "prepared", "running"] {
             delete(&lab, name).await;
         }
         until_kept(&lab, &[]).await;

@@ -27,6 +27,7 @@ mod pulling;
 mod reach;
 mod registry;
 mod remains;
+mod resting;
 mod said;
 mod scaling;
 mod secrets;

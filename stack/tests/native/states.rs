@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::lab::{Answer, Lab, SHIM, ask, parent};
 use crate::namespaces::inside;
+use crate::resting::lose_image;
 use crate::{IMAGE, PATIENCE, image, ready};
 
 /// A function that does what a call says. It is given less time to end than the calls take.
@@ -33,6 +34,11 @@ async fn version(lab: &Lab) -> String {
     lab.expect(200, Method::POST, "/function/f", "echo \"$VERSION\"").await.text
 }
 
+async fn scale(lab: &Lab, replicas: u64) {
+    let body = json!({"replicas": replicas}).to_string();
+    lab.expect(200, Method::POST, "/system/scale-function/f", &body).await;
+}
+
 /// Waits until so many instances run, whoever they are.
 async fn running(lab: &Lab, wanted: usize) -> Vec<i32> {
     let end = std::time::Instant::now() + PATIENCE;
@@ -55,7 +61,7 @@ fn whatever_happens_to_what_is_on_its_way_out() {
         ready(&lab).await;
         lab.expect(200, Method::POST, "/system/functions", &deployment("0")).await;
         let mut current = "0".to_owned();
-        for event in ["nothing", "containerd", "gateway", "shim", "update", "scaling"] {
+        for event in ["nothing", "containerd", "gateway", "shim", "image", "update", "up", "none"] {
             let (before, after) = (current, format!("after {event}"));
             let old = running(&lab, 1).await[0];
             let call = begin(&lab).await;
@@ -78,10 +84,9 @@ fn whatever_happens_to_what_is_on_its_way_out() {
                     "one more".clone_into(&mut current);
                     lab.expect(200, Method::PUT, "/system/functions", &deployment(&current)).await;
                 }
-                "scaling" => {
-                    let none = json!({"replicas": 0}).to_string();
-                    lab.expect(200, Method::POST, "/system/scale-function/f", &none).await;
-                }
+                "image" => lose_image(&lab).await,
+                "up" => scale(&lab, 2).await,
+                "none" => scale(&lab, 0).await,
                 _ => {}
             }
             let answered = call.await.unwrap().map(|answer| answer.text);
@@ -92,6 +97,10 @@ fn whatever_happens_to_what_is_on_its_way_out() {
             }
             assert_eq!(version(&lab).await, format!("{current}\n"), "{event}");
             lab.until_ended(old, PATIENCE).await;
+            if event == "up" {
+                running(&lab, 2).await;
+                scale(&lab, 1).await;
+            }
             // Whatever else there was goes too.
             running(&lab, 1).await;
         }
