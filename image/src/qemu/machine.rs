@@ -61,6 +61,8 @@ pub struct Machine {
     pub wire: Option<Wire>,
     /// The port of 127.0.0.1 that leads to the machine's port 8080; any free one unless given.
     pub port: Option<u16>,
+    /// The port of 127.0.0.1 that leads to the machine's port 443; none unless given.
+    pub tls_port: Option<u16>,
     /// Whether each instruction takes one nanosecond of the machine's time, so that its clock counts instructions.
     pub counted: bool,
     /// Whether there is a hardware watchdog; a machine that it finds dead is reset.
@@ -89,6 +91,7 @@ impl Machine {
             network: true,
             wire: None,
             port: None,
+            tls_port: None,
             counted: false,
             watchdog: false,
             clock: None,
@@ -170,7 +173,9 @@ impl Machine {
             add("-device", "virtio-net-pci,netdev=wire,romfile=".into());
         }
         if self.network {
-            add("-netdev", format!("user,id=net,hostfwd=tcp:127.0.0.1:{port}-:8080").into());
+            let tls =
+                self.tls_port.map(|port| format!(",hostfwd=tcp:127.0.0.1:{port}-:443")).unwrap_or_default();
+            add("-netdev", format!("user,id=net,hostfwd=tcp:127.0.0.1:{port}-:8080{tls}").into());
             // Without a boot ROM the card needs no file of another package, and the firmware no time for it.
             add("-device", "virtio-net-pci,netdev=net,romfile=".into());
         }
@@ -239,6 +244,8 @@ mod tests {
             line(&machine).contains("-accel tcg,thread=single -cpu max,-cx16,-erms,-fsrm -smp 2 -m 1024M")
         );
         assert!(line(&machine).contains("hostfwd=tcp:127.0.0.1:4444-:8080"));
+        machine.tls_port = Some(4445);
+        assert!(line(&machine).contains("4444-:8080,hostfwd=tcp:127.0.0.1:4445-:443"));
         machine.network = false;
         assert!(!line(&machine).contains("i6300esb"));
         machine.watchdog = true;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
 use qemu_tests::{BOTHY, Case, Gateway, Inside, Process, Running, SAMPLE_FUNCTION, SHELL_IMAGE, shell_case};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -76,6 +76,10 @@ fn own_limit(case: &mut Case, running: &mut Running, gateway: &Gateway) -> Resul
     let limited = json!({"service": "limited", "image": SHELL_IMAGE, "limits": {"memory": "24Mi"}});
     gateway.deploy_document(&limited)?;
     case.answer(running, "limited", "true")?;
+    let described = case.status(running, "/system/function/limited?usage=1", 200)?.body;
+    let usage = serde_json::from_str::<Value>(&described)?["usage"].clone();
+    let memory = usage["totalMemoryBytes"].as_u64().unwrap_or(0);
+    ensure!((100 << 10..24 << 20).contains(&memory) && usage["cpu"].as_f64().is_some(), "{described}");
     let before = Inside::look(running)?;
     let began = Instant::now();
     // Beside the process that eats there is one that does not: it dies with it.

@@ -220,7 +220,7 @@ impl Gateway {
             Route::Create => self.deploy(request, false).await,
             Route::Update => self.deploy(request, true).await,
             Route::Delete => self.delete(request).await,
-            Route::Describe(name) => self.describe(name, uri.query()),
+            Route::Describe(name) => self.describe(name, uri.query()).await,
             Route::Scale(name) => self.scale(request, name).await,
             Route::Namespaces => self.namespaces().await,
             Route::Namespace(act, name) => self.namespace(request, act, name).await,

@@ -63,16 +63,21 @@ impl Gateway {
         Ok(json(&found.iter().filter_map(|function| status(function)).collect::<Vec<_>>()))
     }
 
-    /// One function.
-    pub fn describe(&self, name: &str, query: Option<&str>) -> Answer {
+    /// One function; with `usage=1` also what it uses, which takes a moment.
+    pub async fn describe(&self, name: &str, query: Option<&str>) -> Answer {
         let namespace = parameter(query, "namespace");
         let key = if namespace.is_empty() { Key::from_path(name) } else { Key::new(name, &namespace) };
         if key.is_none() && named(&namespace).is_none() {
             return Err(namespace_not_valid());
         }
         let found = key.and_then(|key| self.functions.get(&key));
-        let found = found.and_then(|f| Some(status(&f)?.with_exit(f.counts.exits.last())));
-        Ok(found.map_or_else(|| empty(StatusCode::NOT_FOUND), |status| json(&status)))
+        let Some(function) = found else { return Ok(empty(StatusCode::NOT_FOUND)) };
+        let usage = match parameter(query, "usage").as_str() {
+            "1" | "true" => self.world.present(&function.key).await,
+            _ => None,
+        };
+        let status = status(&function).map(|status| status.with_exit(function.counts.exits.last()));
+        Ok(status.map_or_else(|| empty(StatusCode::NOT_FOUND), |status| json(&status.with_usage(usage))))
     }
 
     /// Deploys a function: POST a new one, PUT (`replace`) a new version.

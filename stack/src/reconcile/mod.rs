@@ -64,10 +64,11 @@ pub use pool::Pool;
 pub use probe::Probes;
 pub use scale::Scale;
 pub use secrets::{LARGEST_SECRETS_BYTES, Secrets};
-pub use usage::Usage;
+pub use usage::{Present, Usage};
 
 use crate::containerd::{Containerd, Layout};
 use crate::desired::{Namespaces, Store, on_disk};
+use crate::key::Key;
 use crate::network::Network;
 use crate::registry;
 
@@ -180,6 +181,11 @@ impl World {
     /// What the instances use.
     pub fn usage(&self) -> Vec<Usage> {
         usage::of(&self.settings.cgroup_root)
+    }
+
+    /// What a function uses now; nothing where it has no instance. Takes a moment.
+    pub async fn present(&self, key: &Key) -> Option<Present> {
+        usage::at_present(&self.settings.cgroup_root, key).await
     }
 }
 

@@ -8,6 +8,7 @@ use super::nullable;
 use crate::desired::{Amounts, Document};
 use crate::key::Key;
 use crate::object::Object;
+use crate::reconcile::Present;
 use crate::timestamp;
 
 /// Label that carries a function's own name, as clients of the full contract expect it.
@@ -133,6 +134,19 @@ pub struct Status {
     #[serde(skip_serializing_if = "is_zero")]
     available_replicas: u64,
     created_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Use>,
+}
+
+/// What a function uses, all its instances together.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Use {
+    /// Thousandths of a processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_memory_bytes: Option<u64>,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -162,6 +176,7 @@ impl Status {
             replicas: document.replicas,
             available_replicas: available as u64,
             created_at: timestamp::rfc3339(document.created_at),
+            usage: None,
         }
     }
 }
@@ -170,6 +185,13 @@ impl Status {
     /// With how the function's last process ended that should not have.
     pub fn with_exit(mut self, exit: Option<String>) -> Self {
         self.annotations.extend(exit.map(|exit| (EXIT_ANNOTATION.to_owned(), exit)));
+        self
+    }
+
+    /// Shows what it uses, too.
+    pub fn with_usage(mut self, present: Option<Present>) -> Self {
+        self.usage = present
+            .map(|present| Use { cpu: present.cpu_millicores, total_memory_bytes: present.memory_bytes });
         self
     }
 }
