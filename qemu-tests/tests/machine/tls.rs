@@ -1,10 +1,11 @@
-//! The TLS port of a whole machine: its certificate lies beside `bothy.toml`, the supervisor holds its socket while the
+//! The TLS port of a whole machine: it takes its certificate while it runs, and the supervisor holds its socket while the
 //! gateway is away.
 
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use image::qemu::configuration;
@@ -12,6 +13,12 @@ use qemu_tests::{BOTHY, Inside, PASSWORD, SAMPLE_FUNCTION, SAMPLE_IMAGE, shell, 
 
 const CERTIFICATE: &str = "certificate.pem";
 const KEY: &str = "key.pem";
+
+/// How long the gateway may take to see them.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Where they lie on the machine.
+const FOLDER: &str = "/var/lib/bothy/tls";
 
 /// The certificate is its own authority.
 fn make_certificate(folder: &Path) -> Result<()> {
@@ -55,12 +62,9 @@ fn https_from_outside_whoever_died() {
     shell_case("tls", |case| {
         make_certificate(case.folder())?;
         let settings = format!(
-            "tls_certificate = \"/boot/{CERTIFICATE}\"\ntls_key = \"/boot/{KEY}\"\ntls_only = true\n"
+            "tls_certificate = \"{FOLDER}/{CERTIFICATE}\"\ntls_key = \"{FOLDER}/{KEY}\"\ntls_only = true\n"
         );
         let disk = case.disk(Some(&(configuration("admin", PASSWORD) + &settings)))?;
-        for file in [CERTIFICATE, KEY] {
-            disk.write_boot_file(file, &std::fs::read(case.folder().join(file))?)?;
-        }
         let mut machine = case.machine(&disk)?;
         // A port that is free a moment later, too, unless somebody is very quick.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
@@ -75,8 +79,18 @@ fn https_from_outside_whoever_died() {
              --post-data '{document}' http://127.0.0.1:8080/system/functions"
         );
         shell(&mut running, &deploy)?;
+        ensure!(call(case.folder(), port).is_err(), "there is no certificate yet");
+        shell(&mut running, &format!("mkdir -p {FOLDER}"))?;
+        for file in [KEY, CERTIFICATE] {
+            let text = std::fs::read_to_string(case.folder().join(file))?;
+            let text = text.replace('\n', "\\n");
+            shell(&mut running, &format!("printf %b '{text}' >{FOLDER}/{file}"))?;
+        }
         let banner = BOTHY.trim_end();
-        ensure!(call(case.folder(), port)?.contains(banner));
+        let began = Instant::now();
+        while call(case.folder(), port).is_err() {
+            ensure!(began.elapsed() < SOON, "the certificate is not taken: {:?}", call(case.folder(), port));
+        }
         for killed in ["gateway", "containerd", "gateway"] {
             let pid = Inside::look(&mut running)?.of_group(&format!("system/{killed}"))?.pid;
             shell(&mut running, &format!("kill -9 {pid}"))?;

@@ -131,6 +131,8 @@ fn a_shim_that_does_not_answer() {
                 panic!("there is one shim more")
             };
             kill(Pid::from_raw(new), Signal::SIGSTOP).unwrap();
+            // Everybody else is well.
+            lab.expect(200, Method::GET, "/healthz", "").await;
             lab.expect(200, Method::DELETE, "/system/functions", r#"{"functionName":"f"}"#).await;
             assert_eq!(lab.leftovers().await, Vec::<String>::new());
         }
