@@ -128,7 +128,9 @@ pub(crate) const SERVICES: [Declaration; 5] = [
         // Containers inherit what their own document does not say, so there is no limit of cores.
         rlimits: &[(Resource::Files, 524_288, 524_288)],
         limits: Limits {
-            low: Some(Share::of(10, 20, 64)),
+            // Its own and the pages of its program: without them it answers nobody for seconds.
+            min: Some(Share::fixed(40)),
+            low: Some(Share::of(15, 40, 64)),
             // What it unpacks is page cache of this group, and given back.
             max: Some(Share::of(50, 96, 1024)),
             cpu_weight: 200,
@@ -211,6 +213,7 @@ pub(crate) const SERVICES: [Declaration; 5] = [
         sockets: &[Socket { name: "http", at: At::Tcp(HTTP) }],
         rlimits: MANY_FILES,
         limits: Limits {
+            min: Some(Share::fixed(12)),
             low: Some(Share::of(8, 12, 64)),
             // Some tens of KiB for each connection that is open.
             max: Some(Share::of(50, 96, 2048)),
@@ -270,7 +273,7 @@ mod tests {
     #[test]
     fn limits_fit_the_smallest_machine_and_the_largest() {
         for total in [160_u64 << 20, 1 << 30, 32 << 30] {
-            let mut low = 0;
+            let (mut low, mut min) = (0, 0);
             for service in &SERVICES {
                 let limits = service.limits.bytes(total);
                 let max = limits.max.unwrap_or_else(|| panic!("{} has no limit", service.name));
@@ -278,7 +281,9 @@ mod tests {
                 assert!(limits.min.unwrap_or(0) <= limits.low.unwrap_or(0), "{}", service.name);
                 assert!(limits.low.unwrap_or(0) < max && limits.high.unwrap_or(0) < max, "{}", service.name);
                 low += limits.low.unwrap_or(0);
+                min += limits.min.unwrap_or(0);
             }
+            assert!(min <= crate::cgroup::SYSTEM_MIN_BYTES, "{min}");
             assert!(low <= crate::cgroup::reserve(total), "{low} of {total}");
         }
     }
