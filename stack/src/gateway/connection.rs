@@ -33,6 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a connection stays that was told of its end, for a call that was on its way.
 const FAREWELL: Duration = Duration::from_secs(10);
 
+/// How long a client may take to read that it is turned away.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(10);
+
 /// HTTP/2: calls of one connection at a time.
 const STREAMS: u32 = 64;
 /// What is held of the bodies that come in: of one, and of all of a connection.
@@ -84,7 +87,7 @@ pub async fn serve(
         let gateway = gateway.clone();
         async move {
             let task = TASK.with(Clone::clone);
-            Ok::<_, Infallible>(match only_tls {
+            let refused = match only_tls {
                 Some(port) => {
                     let words = format!("plain HTTP is for this machine alone: use https, port {port}\n");
                     text(StatusCode::FORBIDDEN, words)
@@ -92,8 +95,10 @@ pub async fn serve(
                 None if task.crowded => {
                     proxy_error(StatusCode::SERVICE_UNAVAILABLE, "too many calls at a time")
                 }
-                None => gateway.timed(request, client, &task.clock).await,
-            })
+                None => return Ok::<_, Infallible>(gateway.timed(request, client, &task.clock).await),
+            };
+            // Whoever does not read it is not kept for that.
+            Ok(refused.map(|body| task.clock.begin(REFUSAL_PATIENCE).hold(body)))
         }
     });
     let task = Task::default();

@@ -226,8 +226,11 @@ enum Drive {
 }
 
 impl Received {
-    /// Lets the connection rest, if it can.
+    /// Lets the connection rest, if it can. One with a task of its own ends with this.
     fn rest(&mut self) {
+        if !matches!(self.drive, Drive::Own { .. }) {
+            return;
+        }
         if let Drive::Own { mut line, address, shelf } = std::mem::replace(&mut self.drive, Drive::Nobody)
             && line.is_ready()
         {
