@@ -57,6 +57,11 @@ impl Clock {
         Inside(self.clone())
     }
 
+    /// Something that was carried is still on its way, and has come a little further.
+    pub fn moved(&self) {
+        self.face().rest = Instant::now();
+    }
+
     /// Counts only while what was given out of a body is not read: it may take for ever to come.
     pub fn pace(&self, limit: Duration, body: Body) -> Body {
         Paced { body, limit, counting: None, inside: self.enter() }.boxed()
@@ -307,8 +312,10 @@ mod tests {
         let (clock, short) = (Clock::default(), Duration::from_millis(50));
         let mut watch = clock.watch(None);
         // A timer that was set for a former call rings for none.
-        drop(clock.begin(short));
+        let former = clock.begin(short);
         assert!(timeout(Duration::from_millis(1), watch.ring()).await.is_err());
+        assert!(watch.timer.is_some());
+        drop(former);
         let call = clock.begin(short * 3);
         let began = Instant::now();
         assert!(timeout(Duration::from_millis(1), watch.ring()).await.is_err());

@@ -22,12 +22,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::Gateway;
 use super::clock::{Clock, Ring};
+use super::moving::Moving;
 use super::reply::{proxy_error, text};
 
 /// Largest head of a request, and the most that is held of a body, for each connection of HTTP/1.1.
 const LARGEST_HEAD_BYTES: u32 = 64 << 10;
 
-/// A client that opened a connection has this long for its request's head, and may keep one so long without a call.
+/// A client may keep a connection so long without a call; until the whole head of its next request has come, there is none.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a connection stays that was told of its end, for a call that was on its way.
@@ -103,6 +104,7 @@ pub async fn serve(
     });
     let task = Task::default();
     let mut time = task.clock.watch(Some(PATIENCE));
+    let stream = Moving::new(stream, task.clock.clone());
     let mut builder = auto::Builder::new(Streams { connection: task.clock.clone(), places: streams });
     builder.http1().max_buf_size(LARGEST_HEAD_BYTES as usize);
     builder

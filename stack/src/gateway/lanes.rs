@@ -4,8 +4,8 @@
 use std::cell::Cell;
 use std::future::pending;
 use std::io;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 
 use tokio::runtime::{Builder, Handle};
@@ -19,9 +19,20 @@ thread_local! {
 }
 
 /// All lanes.
-pub struct Lanes {
-    handles: Vec<Handle>,
-    turn: AtomicUsize,
+pub struct Lanes(Vec<Lane>);
+
+struct Lane {
+    handle: Handle,
+    connections: Arc<AtomicUsize>,
+}
+
+/// A connection's place on a lane; left when it is dropped.
+pub struct OnLane(Arc<AtomicUsize>);
+
+impl Drop for OnLane {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Lanes {
@@ -35,27 +46,50 @@ impl Lanes {
 
     /// Starts the threads. They end with the process.
     pub fn start() -> io::Result<Self> {
-        let mut handles = Vec::new();
+        let mut lanes = Vec::new();
         for number in 0..Self::number() {
             let runtime = Builder::new_current_thread().enable_all().build()?;
-            handles.push(runtime.handle().clone());
+            lanes.push(Lane { handle: runtime.handle().clone(), connections: Arc::default() });
             thread::Builder::new().name(format!("lane-{number}")).spawn(move || {
                 LANE.set(number);
                 runtime.block_on(pending::<()>());
             })?;
         }
-        Ok(Self { handles, turn: AtomicUsize::new(0) })
+        Ok(Self(lanes))
     }
 
-    /// The one whose turn it is.
-    pub fn next(&self) -> &Handle {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        #[expect(clippy::indexing_slicing, reason = "there is one at least")]
-        &self.handles[turn % self.handles.len()]
+    /// A place on the lane with the fewest connections.
+    pub fn enter(&self) -> (&Handle, OnLane) {
+        let idlest = self.0.iter().min_by_key(|lane| lane.connections.load(Ordering::Relaxed));
+        #[expect(clippy::expect_used, reason = "there is one at least")]
+        let Lane { handle, connections } = idlest.expect("a lane");
+        connections.fetch_add(1, Ordering::Relaxed);
+        (handle, OnLane(connections.clone()))
     }
 }
 
 /// Number of the lane that we are on; 0 outside them.
 pub fn here() -> usize {
     LANE.get()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_go_where_the_fewest_are() {
+        let lanes = Lanes::start().unwrap();
+        let on = |lane: &Lane| lane.connections.load(Ordering::Relaxed);
+        let held: Vec<_> = (0..Lanes::number() * 3).map(|_| lanes.enter().1).collect();
+        assert!(lanes.0.iter().all(|lane| on(lane) == 3));
+        // All of one lane leave, and the next ones are its.
+        let (left, stay): (Vec<_>, Vec<_>) =
+            held.into_iter().partition(|place| Arc::ptr_eq(&place.0, &lanes.0[0].connections));
+        drop(left);
+        let next: Vec<_> = (0..3).map(|_| lanes.enter().1).collect();
+        assert!(lanes.0.iter().all(|lane| on(lane) == 3));
+        drop((stay, next));
+        assert!(lanes.0.iter().all(|lane| on(lane) == 0));
+    }
 }

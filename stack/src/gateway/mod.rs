@@ -12,6 +12,7 @@ mod lanes;
 mod logs;
 mod machine;
 mod metrics;
+mod moving;
 mod namespaces;
 mod options;
 mod proxy;

@@ -43,7 +43,7 @@ impl Gateway {
         let turn = self.changing_namespaces.clone().lock_owned().await;
         let (gateway, name) = (self.clone(), name.to_owned());
         // It goes on when the client does not wait for it, and the next one waits for its end.
-        let changed = tokio::spawn(async move {
+        let changed = self.world.spawn(async move {
             let _turn = turn;
             match act {
                 Act::Create => gateway.create(body).await,

@@ -118,8 +118,9 @@ impl Server {
             };
             let tls = tls.clone();
             let Ok(stream) = stream.into_std() else { continue };
+            let (lane, on_lane) = self.lanes.enter();
             let serving = async move {
-                let _place = place;
+                let _held = (place, on_lane);
                 // It moves to this thread.
                 let stream = match TcpStream::from_std(stream) {
                     Ok(stream) => stream,
@@ -134,7 +135,7 @@ impl Server {
                     },
                 }
             };
-            self.connections.spawn_on(serving, self.lanes.next());
+            self.connections.spawn_on(serving, lane);
         }
     }
 

@@ -99,7 +99,7 @@ impl Gateway {
         let image = document.image.clone();
         // It goes on when the client does not wait for it, and so does what it counts on.
         let (functions, of) = (self.functions.clone(), key.clone());
-        let deployed = tokio::spawn(async move {
+        let deployed = self.world.spawn(async move {
             let outcome = functions.deploy(&of, document, replace).await;
             drop(held);
             outcome

@@ -19,11 +19,12 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::lanes::{self, Lanes};
 
-/// Connections to an instance that are kept for the next call.
+/// Connections to an instance that are kept for the next call, on all lanes together.
 const IDLE_CONNECTIONS: usize = 256;
 
 /// How long one is kept: shorter than servers in functions keep theirs, so that no call goes into one that is about to
@@ -80,8 +81,8 @@ impl Upstream {
         upgrade: bool,
     ) -> Result<Response<Received>, Failure> {
         if upgrade {
-            let Line { mut sender, connection } = match connect(address).await {
-                Ok(line) => *line,
+            let (mut sender, connection) = match connect(address).await {
+                Ok(connected) => connected,
                 Err(error) => return Err(Failure::Connect(error, Box::new(request))),
             };
             tokio::spawn(connection.with_upgrades());
@@ -93,7 +94,7 @@ impl Upstream {
             let is_new = rested.is_none();
             let line = match rested {
                 Some(line) => Ok(line),
-                None => connect(address).await,
+                None => connect(address).await.map(Line::new),
             };
             let mut line = match line {
                 Ok(line) => line,
@@ -118,27 +119,19 @@ impl Upstream {
             let drive = match unread.strong_count() {
                 0 => Drive::Own { line, address, shelf: self.shelf().clone() },
                 // It answers before it has heard all: what is left must not depend on who reads the answer.
-                _ => {
-                    let Line { sender, connection } = *line;
-                    let apart = tokio::spawn(async move {
-                        let _sender = sender;
-                        let _ = connection.await;
-                    });
-                    Drive::Apart(apart.abort_handle())
-                }
+                _ => Drive::Apart(tokio::spawn(line.end()).abort_handle()),
             };
             return Ok(response.map(|incoming| Received { incoming, drive }));
         }
     }
 }
 
-async fn connect(address: SocketAddr) -> io::Result<Box<Line>> {
+async fn connect(address: SocketAddr) -> io::Result<(Sender, Carrier)> {
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, "it does not let us in");
     let stream = timeout(CONNECT_PATIENCE, TcpStream::connect(address)).await.map_err(late).flatten()?;
     // A connection that was reset already is found out at its first write.
     let _ = stream.set_nodelay(true);
-    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    Ok(Box::new(Line { sender, connection }))
+    handshake(TokioIo::new(stream)).await.map_err(io::Error::other)
 }
 
 /// The body of a call.
@@ -181,31 +174,55 @@ impl Body for Outgoing {
     }
 }
 
+type Sender = SendRequest<Outgoing>;
+type Carrier = Connection<TokioIo<TcpStream>, Outgoing>;
+
 /// A connection: it does nothing but while it is polled.
 struct Line {
-    sender: SendRequest<Outgoing>,
-    connection: Connection<TokioIo<TcpStream>, Outgoing>,
+    sender: Sender,
+    /// Until it has ended.
+    connection: Option<Carrier>,
 }
 
 impl Line {
+    fn new((sender, connection): (Sender, Carrier)) -> Box<Self> {
+        Box::new(Self { sender, connection: Some(connection) })
+    }
+
+    /// Moves what there is to move. Once the connection has ended it is dropped, and with it what it owes to a call: nobody
+    /// would hear of it otherwise.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if self.connection.as_mut().is_some_and(|connection| Pin::new(connection).poll(cx).is_ready()) {
+            self.connection = None;
+        }
+    }
+
     async fn ask(
         &mut self,
         request: Request<Outgoing>,
     ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
         let mut answer = pin!(self.sender.try_send_request(request));
-        let (connection, mut over) = (&mut self.connection, false);
         poll_fn(|cx| {
-            // What ended the connection is told by the answer.
-            over = over || Pin::new(&mut *connection).poll(cx).is_ready();
+            self.drive(cx);
             answer.as_mut().poll(cx)
         })
         .await
     }
 
+    /// Goes on until the connection ends.
+    async fn end(mut self: Box<Self>) {
+        if let Some(connection) = self.connection.take() {
+            // What ended it was told by the answer.
+            let _ = connection.await;
+        }
+    }
+
     /// Whether it can take another call. What came meanwhile is looked at, so that one that was closed is known as such.
     fn is_ready(&mut self) -> bool {
-        let polled = Pin::new(&mut self.connection).poll(&mut Context::from_waker(Waker::noop()));
-        polled.is_pending() && self.sender.is_ready()
+        // A task that has had its turn would see nothing.
+        let look = pin!(unconstrained(poll_fn(|cx| Poll::Ready(self.drive(cx)))));
+        let _ = look.poll(&mut Context::from_waker(Waker::noop()));
+        self.connection.is_some() && self.sender.is_ready()
     }
 }
 
@@ -251,12 +268,15 @@ impl Body for Received {
         if polled.is_pending()
             && let Drive::Own { line, .. } = &mut self.drive
         {
-            if Pin::new(&mut line.connection).poll(cx).is_ready() {
-                self.drive = Drive::Nobody;
-            }
+            line.drive(cx);
             polled = Pin::new(&mut self.incoming).poll_frame(cx);
         }
-        if matches!(polled, Poll::Ready(None)) {
+        let over = match &polled {
+            Poll::Ready(Some(Ok(frame))) => frame.is_trailers(),
+            Poll::Ready(None) => true,
+            _ => false,
+        };
+        if over {
             self.rest();
         }
         polled
@@ -314,7 +334,7 @@ impl Shelf {
             self.filled.notify_one();
         }
         let lines = all.entry(address).or_default();
-        if lines.len() < IDLE_CONNECTIONS {
+        if lines.len() < IDLE_CONNECTIONS / Lanes::number() {
             lines.push(Resting { line, since: Instant::now() });
         }
     }
@@ -336,5 +356,174 @@ async fn clear(shelf: Weak<Shelf>, filled: Arc<Notify>) {
                 break;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::StreamExt;
+    use http_body_util::combinators::BoxBody;
+    use http_body_util::{BodyExt, Full, StreamBody};
+    use hyper::StatusCode;
+    use hyper::client::conn::http1 as client;
+    use hyper::server::conn::http1 as server;
+    use hyper::service::service_fn;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    type Out = BoxBody<Bytes, hyper::Error>;
+
+    /// A function that says what it is told to, in connections that it counts.
+    struct Function {
+        address: SocketAddr,
+        connections: Arc<AtomicUsize>,
+    }
+
+    impl Function {
+        /// What it says to the first request of a connection, to the second one and so on; then it closes it.
+        async fn start(answers: &'static [&'static str]) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let (address, connections) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
+            let count = connections.clone();
+            tokio::spawn(async move {
+                loop {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    count.fetch_add(1, Ordering::Relaxed);
+                    tokio::spawn(async move {
+                        for answer in answers {
+                            if head(&mut stream).await.is_none() {
+                                return;
+                            }
+                            stream.write_all(answer.as_bytes()).await.unwrap();
+                        }
+                    });
+                }
+            });
+            Self { address, connections }
+        }
+
+        fn connections(&self) -> usize {
+            self.connections.load(Ordering::Relaxed)
+        }
+    }
+
+    /// Reads a request's head; nothing where the other side is gone.
+    async fn head(stream: &mut TcpStream) -> Option<()> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.ok()?);
+        }
+        Some(())
+    }
+
+    /// A client and its way through us to a function.
+    async fn through(upstream: &Arc<Upstream>, address: SocketAddr) -> client::SendRequest<Out> {
+        let (near, far) = duplex(1 << 16);
+        let upstream = upstream.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let upstream = upstream.clone();
+            async move {
+                let sent = upstream.send(address, request.map(Outgoing::new), false).await;
+                sent.map_err(|failure| io::Error::other(failure.to_string()))
+            }
+        });
+        tokio::spawn(server::Builder::new().serve_connection(TokioIo::new(far), service));
+        let (sender, connection) = client::handshake(TokioIo::new(near)).await.unwrap();
+        tokio::spawn(connection);
+        sender
+    }
+
+    /// A call of its own; nothing where it fails.
+    async fn call(upstream: &Arc<Upstream>, address: SocketAddr) -> Option<String> {
+        let mut sender = through(upstream, address).await;
+        let body = Full::default().map_err(|never| match never {}).boxed();
+        let answer = async {
+            let response = sender.send_request(Request::new(body)).await.ok()?;
+            assert_eq!(response.status(), StatusCode::OK);
+            let bytes = response.into_body().collect().await.ok()?.to_bytes();
+            Some(String::from_utf8(bytes.to_vec()).unwrap())
+        };
+        timeout(PATIENCE, answer).await.expect("it ends")
+    }
+
+    fn resting(upstream: &Upstream) -> usize {
+        upstream.shelf().lines().values().map(Vec::len).sum()
+    }
+
+    const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+    #[tokio::test]
+    async fn a_connection_rests_between_two_calls_and_whatever_way_its_answer_ends() {
+        let trailers =
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x\r\n\r\n2\r\nok\r\n0\r\nx: y\r\n\r\n";
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+        let answers = [OK, trailers, chunked, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", OK];
+        let function = Function::start(Box::leak(Box::new(answers))).await;
+        let upstream = Arc::new(Upstream::new());
+        for answer in ["ok", "ok", "ok", "", "ok"] {
+            assert_eq!(call(&upstream, function.address).await.as_deref(), Some(answer));
+            assert_eq!(function.connections(), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_was_closed_while_it_rested_is_no_call() {
+        let function = Function::start(&[OK]).await;
+        let upstream = Arc::new(Upstream::new());
+        for connections in 1..=20 {
+            assert_eq!(call(&upstream, function.address).await.as_deref(), Some("ok"));
+            assert_eq!(function.connections(), connections);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_closes_it_instead_of_an_answer_has_failed_at_once() {
+        // It has the second request, and nobody knows what it did with it.
+        let function = Function::start(&[OK, ""]).await;
+        let upstream = Arc::new(Upstream::new());
+        assert_eq!(call(&upstream, function.address).await.as_deref(), Some("ok"));
+        assert_eq!(call(&upstream, function.address).await, None);
+        assert_eq!(function.connections(), 1);
+        assert_eq!(call(&upstream, function.address).await.as_deref(), Some("ok"));
+        assert_eq!((function.connections(), resting(&upstream)), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn what_comes_behind_an_answer_is_nobody_elses() {
+        let two =
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+        let function = Function::start(Box::leak(Box::new([two, two]))).await;
+        let upstream = Arc::new(Upstream::new());
+        for connections in 1..=3 {
+            assert_eq!(call(&upstream, function.address).await.as_deref(), Some("ok"));
+            assert_eq!((function.connections(), resting(&upstream)), (connections, 0));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_before_the_whole_call_came_leaves_no_connection() {
+        let function = Function::start(&[OK, OK]).await;
+        let upstream = Arc::new(Upstream::new());
+        let mut sender = through(&upstream, function.address).await;
+        let (pieces, more) = mpsc::unbounded_channel::<Bytes>();
+        let body = StreamBody::new(
+            futures_util::stream::unfold(more, |mut more| async { Some((more.recv().await?, more)) })
+                .map(|piece| Ok::<_, hyper::Error>(Frame::data(piece))),
+        );
+        pieces.send(Bytes::from_static(b"half")).unwrap();
+        let request = Request::builder().method("POST").body(BodyExt::boxed(body)).unwrap();
+        let response = timeout(PATIENCE, sender.send_request(request)).await.unwrap().unwrap();
+        let bytes = timeout(PATIENCE, response.into_body().collect()).await.unwrap().unwrap().to_bytes();
+        assert_eq!((&bytes[..], resting(&upstream)), (&b"ok"[..], 0));
+        assert_eq!(call(&upstream, function.address).await.as_deref(), Some("ok"));
+        assert_eq!(function.connections(), 2);
+        drop(pieces);
     }
 }

@@ -83,12 +83,10 @@ impl Functions {
             (true, false) => return Err(Refused::Absent),
             _ => {}
         }
-        let (functions, key) = (self.clone(), key.clone());
-        let gone = gone(&key);
-        // To its end, even where whoever asked does not wait for it.
-        let deployed =
-            tokio::spawn(async move { functions.supply_and_deploy(&key, document, replace).await });
-        deployed.await.unwrap_or(Err(gone))
+        let world = self.world.get().ok_or_else(|| gone(key))?;
+        let (functions, of) = (self.clone(), key.clone());
+        let deployed = world.spawn(async move { functions.supply_and_deploy(&of, document, replace).await });
+        deployed.await.unwrap_or_else(|_| Err(gone(key)))
     }
 
     /// The image first: the actor looks after what runs while it is pulled.
@@ -171,7 +169,7 @@ impl Functions {
         let function = Arc::new(Function::new(key.clone(), document.clone(), mailbox));
         if let Some(world) = self.world.get() {
             let actor = Actor::new(world.clone(), self.clone(), function.clone(), document, mail);
-            tokio::spawn(actor.run());
+            world.spawn(actor.run());
         }
         function
     }

@@ -169,16 +169,20 @@ impl World {
     pub(super) async fn begin(&self, instance: &Instance) -> Result<()> {
         let begun = self.containerd.begin_task(instance.key.namespace.as_str(), &instance.id).await;
         if let Err(error) = &begun
-            && self.is_shim_silent(error).await
+            && self.is_shim_silent(instance, error).await
         {
             self.end_shim(instance);
         }
         begun
     }
 
-    /// Whether it was the shim that did not answer, and not containerd.
-    async fn is_shim_silent(&self, error: &Error) -> bool {
-        matches!(error, Error::ContainerdSilent { .. }) && self.containerd.namespaces().await.is_ok()
+    /// Whether it was the shim that did not answer, and still does not; a slow disk or a busy containerd is no fault of it.
+    async fn is_shim_silent(&self, instance: &Instance, error: &Error) -> bool {
+        matches!(error, Error::ContainerdSilent { .. })
+            && matches!(
+                self.containerd.task(instance.key.namespace.as_str(), &instance.id).await,
+                Ok(Task::Unclear)
+            )
     }
 
     fn end_shim(&self, instance: &Instance) {
@@ -275,7 +279,7 @@ impl World {
         let mut stopped = self.containerd.stop_task(namespace, id, grace).await;
         for attempt in 0..SHIMS_KILLED {
             match &stopped {
-                Err(error) if self.is_shim_silent(error).await => {}
+                Err(error) if self.is_shim_silent(instance, error).await => {}
                 // What containerd says while it clears away after one.
                 Err(_) if attempt > 0 => {}
                 _ => break,

@@ -52,7 +52,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinHandle;
 
 pub use counts::{Reason, Tally};
 pub use endpoint::{Endpoint, Running};
@@ -139,10 +141,15 @@ pub struct World {
     moments: images::Moments,
     /// Held while images are removed; why none can be, as it was told.
     collecting: tokio::sync::Mutex<Option<String>>,
+    runtime: Handle,
 }
 
 impl World {
-    /// Puts it together; actors wait until [`run`] has swept.
+    /// Puts it together; actors wait until [`begin`] has swept. What works on it does so on the threads of the caller's
+    /// runtime.
+    ///
+    /// # Panics
+    /// Outside a runtime.
     pub fn new(
         containerd: Containerd,
         network: Network,
@@ -173,14 +180,18 @@ impl World {
             holds: images::Holds::default(),
             moments: images::Moments::default(),
             collecting: tokio::sync::Mutex::default(),
+            runtime: Handle::current(),
         }
     }
-}
 
-impl World {
+    /// Does something to its end, even where nobody waits for it, and whoever asks: the threads of calls have no time for it.
+    pub fn spawn<T: Send + 'static>(&self, act: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.runtime.spawn(act)
+    }
+
     /// What the instances use.
     pub fn usage(&self) -> Vec<Usage> {
-        usage::of(&self.settings.cgroup_root)
+        usage::of(&self.settings.cgroup_root, |_| true)
     }
 
     /// What a function uses now; nothing where it has no instance. Takes a moment.

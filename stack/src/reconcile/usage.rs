@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::group;
+use crate::desired::on_disk;
 use crate::key::Key;
 
 /// One instance's use; what the kernel does not tell is left out.
@@ -34,13 +35,17 @@ const WINDOW: Duration = Duration::from_millis(200);
 
 /// What a function uses, as two looks tell; nothing where it has no instance.
 pub async fn at_present(root: &str, key: &Key) -> Option<Present> {
-    let look = || of(root).into_iter().filter(|usage| usage.key == *key).collect::<Vec<_>>();
-    let (before, began) = (look(), Instant::now());
+    let look = || {
+        let (root, key) = (root.to_owned(), key.clone());
+        on_disk(move || of(&root, |of| *of == key))
+    };
+    let (before, began) = (look().await, Instant::now());
     if before.is_empty() {
         return None;
     }
     tokio::time::sleep(WINDOW).await;
-    Some(between(&before, &look(), began.elapsed()))
+    let after = look().await;
+    Some(between(&before, &after, began.elapsed()))
 }
 
 fn between(before: &[Usage], after: &[Usage], time: Duration) -> Present {
@@ -56,9 +61,9 @@ fn between(before: &[Usage], after: &[Usage], time: Duration) -> Present {
     }
 }
 
-/// That of all instances below a group.
-pub fn of(root: &str) -> Vec<Usage> {
-    let groups = group::instances(root).into_iter();
+/// That of all instances below a group whose functions are wanted.
+pub fn of(root: &str, wanted: impl Fn(&Key) -> bool) -> Vec<Usage> {
+    let groups = group::instances(root).into_iter().filter(|(key, ..)| wanted(key));
     groups.map(|(key, replica, folder)| read(key, replica, &folder)).collect()
 }
 

@@ -34,15 +34,15 @@ fn connections_without_a_call_are_let_go() {
                 tokio::time::sleep(Duration::from_secs(20)).await;
             }
         };
+        let end = async |name: &str, stream: &mut TcpStream| {
+            let mut rest = Vec::new();
+            // Closed or reset.
+            let _ = stream.read_to_end(&mut rest).await;
+            let lasted = began.elapsed();
+            assert!(lasted + Duration::from_secs(1) > PATIENCE, "{name}: {lasted:?}");
+        };
         let ends = async {
-            for stream in [&mut silent, &mut called, &mut half] {
-                let mut rest = Vec::new();
-                // Closed or reset.
-                let _ = stream.read_to_end(&mut rest).await;
-                let lasted = began.elapsed();
-                assert!(lasted + Duration::from_secs(1) > PATIENCE, "{lasted:?}");
-            }
-            began.elapsed()
+            tokio::join!(end("silent", &mut silent), end("called", &mut called), end("half", &mut half))
         };
         let ended = tokio::time::timeout(PATIENCE + FAREWELL * 2, ends);
         let (ended, ()) = tokio::join!(ended, calls);

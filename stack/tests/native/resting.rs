@@ -67,9 +67,13 @@ async fn prepared(lab: &Lab) -> i32 {
 
 /// Takes the image away, with all that only it holds.
 pub async fn lose_image(lab: &Lab) {
-    lab.containerd().remove_name("openfaas-fn", IMAGE).await.unwrap();
-    lab.containerd().collect("openfaas-fn").await.unwrap();
-    assert!(lab.containerd().image("openfaas-fn", IMAGE).await.is_err());
+    let end = Instant::now() + PATIENCE;
+    while lab.containerd().image("openfaas-fn", IMAGE).await.is_ok() {
+        assert!(Instant::now() < end, "somebody brings it again and again");
+        // A gateway that has just begun imports what the appliance brought, once.
+        let _ = lab.containerd().remove_name("openfaas-fn", IMAGE).await;
+        lab.containerd().collect("openfaas-fn").await.unwrap();
+    }
 }
 
 #[test]

@@ -20,7 +20,7 @@ const RECORDS: &str = "/run/containerd/runc";
 /// In a container's folder there: what its process reads from before it begins.
 const FIFO: &str = "exec.fifo";
 
-/// How long it may take: less than who asked for it waits (the gateway, 60 s).
+/// How long it may take: less than who asked for a container waits (the gateway, 60 s).
 const PATIENCE: Duration = Duration::from_secs(50);
 
 /// The program where containerd names none.
