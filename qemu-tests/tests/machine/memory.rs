@@ -5,7 +5,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
-use qemu_tests::{BOTHY, Case, Gateway, Inside, Process, Running, SAMPLE_FUNCTION, SHELL_IMAGE, shell_case};
+use qemu_tests::{
+    BOTHY, Case, Gateway, Inside, Process, Running, SAMPLE_FUNCTION, SHELL_IMAGE, shell, shell_case,
+};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -24,6 +26,8 @@ fn only_functions_die() {
         case.answer(&mut running, SAMPLE_FUNCTION, "Bothy")?;
         own_limit(case, &mut running, &gateway)?;
         together(case, &mut running, &gateway)?;
+        frozen(case, &mut running, &gateway)?;
+        stopping(case, &mut running, &gateway)?;
         case.power_off(running)
     });
 }
@@ -67,6 +71,29 @@ fn others(inside: &Inside, functions: &[&str]) -> Vec<Process> {
         .collect()
 }
 
+/// Asks a function to hold so many megabytes until it ends, and waits until it does.
+fn hold(case: &mut Case, running: &mut Running, function: &str, megabytes: u32) -> Result<()> {
+    let hold = format!("dd if=/dev/zero of=/dev/null bs={megabytes}M >/dev/null 2>&1 &");
+    case.answer(running, function, &hold)?;
+    let bytes = u64::from(megabytes) << 20;
+    let began = Instant::now();
+    loop {
+        let file = format!("/sys/fs/cgroup/workload/openfaas-fn/{function}.*/memory.current");
+        let now = shell(running, &format!("cat {file}"))?;
+        if now.trim().parse().is_ok_and(|now: u64| now > bytes) {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < LIMIT, "{function} does not hold {bytes} bytes, but {now}");
+    }
+}
+
+fn delete(gateway: &Gateway, function: &str) -> Result<()> {
+    let body = json!({"functionName": function}).to_string();
+    let gone = gateway.client().request("DELETE", "/system/functions", Some(&body), LIMIT)?;
+    ensure!(gone.status < 300, "the removal was answered with {gone:?}");
+    Ok(())
+}
+
 /// The journal has it.
 fn said(running: &mut Running, text: &str) -> Result<()> {
     let journal =
@@ -100,9 +127,7 @@ fn own_limit(case: &mut Case, running: &mut Running, gateway: &Gateway) -> Resul
     let described = gateway.client().request("GET", "/system/function/limited", None, LIMIT)?;
     ensure!(described.body.contains("com.bothy.last-exit"), "nor its description: {described:?}");
     ensure!(described.body.contains(cause), "nor its description: {described:?}");
-    let body = json!({"functionName": "limited"}).to_string();
-    let gone = gateway.client().request("DELETE", "/system/functions", Some(&body), LIMIT)?;
-    ensure!(gone.status < 300, "the removal was answered with {gone:?}");
+    delete(gateway, "limited")?;
     // containerd removes the files of a snapshot later.
     let snapshots = |inside: &Inside| inside.counts.get("snapshots").copied().unwrap_or(0);
     let began = Instant::now();
@@ -161,5 +186,69 @@ fn together(case: &mut Case, running: &mut Running, gateway: &Gateway) -> Result
         let status = running.shell("bothyctl status")?.output;
         ensure!(status.contains(&format!("notice: function {eater}.openfaas-fn: {cause}")), "{status}");
     }
+    Ok(())
+}
+
+/// One that stands still and holds more than it may have from now on: the next call finds another, and people are told.
+fn frozen(case: &mut Case, running: &mut Running, gateway: &Gateway) -> Result<()> {
+    let labels = json!({"com.bothy.scale.zero-state": "frozen"});
+    gateway.deploy_document(&json!({"service": "still", "image": SHELL_IMAGE, "labels": labels}))?;
+    hold(case, running, "still", 24)?;
+    let path = "/system/scale-function/still";
+    let scaled = gateway.client().post(path, &json!({"replicas": 0}).to_string(), LIMIT)?;
+    ensure!(scaled.status == 200, "scaling to none was answered with {scaled:?}");
+    let group = "/sys/fs/cgroup/workload/openfaas-fn/still.*";
+    let began = Instant::now();
+    while !shell(running, &format!("cat {group}/cgroup.events"))?.contains("frozen 1") {
+        ensure!(began.elapsed() < LIMIT, "it is not frozen");
+    }
+    let before = Inside::look(running)?;
+    // Nothing that stands still takes more: what it has becomes too much.
+    shell(running, &format!("for max in {group}/memory.max; do echo 8M >$max; done"))?;
+    ensure!(case.answer(running, "still", "echo well")? == "well\n");
+    let after = Inside::look(running)?;
+    ensure!(
+        !of(&after, "still").iter().any(|process| of(&before, "still").contains(process)),
+        "it is not another"
+    );
+    ensure!(others(&before, &["still"]) == others(&after, &["still"]), "others died with it");
+    said(running, "still.openfaas-fn: killed because it took more memory than its limit")?;
+    delete(gateway, "still")
+}
+
+/// One that is on its way out and eats meanwhile: its last call fails, and nothing of it stays.
+fn stopping(case: &mut Case, running: &mut Running, gateway: &Gateway) -> Result<()> {
+    gateway.deploy_document(
+        &json!({"service": "leaving", "image": SHELL_IMAGE, "limits": {"memory": "24Mi"}}),
+    )?;
+    case.answer(running, "leaving", "true")?;
+    let before = Inside::look(running)?;
+    let client = gateway.client().clone();
+    let eaten = format!("until [ -e /tmp/go ]; do sleep 0.2; done; {}", eat(60));
+    let call = std::thread::spawn(move || client.post("/function/leaving", &eaten, LIMIT));
+    let began = Instant::now();
+    while of(&Inside::look(running)?, "leaving").len() <= of(&before, "leaving").len() {
+        ensure!(began.elapsed() < LIMIT, "the call does not come in");
+    }
+    let client = gateway.client().clone();
+    let removal = std::thread::spawn(move || {
+        let body = json!({"functionName": "leaving"}).to_string();
+        client.request("DELETE", "/system/functions", Some(&body), LIMIT)
+    });
+    // Nobody is let in any more, and the call goes on.
+    case.status(running, "/function/leaving", 404)?;
+    ensure!(!call.is_finished(), "the call ended: {:?}", call.join());
+    let pid = of(&Inside::look(running)?, "leaving").first().map(|process| process.pid);
+    let pid = pid.ok_or_else(|| anyhow!("it ended before its call did"))?;
+    shell(running, &format!("touch /proc/{pid}/root/tmp/go"))?;
+    let answer = call.join().map_err(|_| anyhow!("the call panicked"))?;
+    ensure!(!answer.as_ref().is_ok_and(|answer| answer.body.contains("survived")), "no limit: {answer:?}");
+    let gone = removal.join().map_err(|_| anyhow!("the removal panicked"))??;
+    ensure!(gone.status < 300, "the removal was answered with {gone:?}");
+    let after = Inside::look(running)?;
+    ensure!(of(&after, "leaving").is_empty(), "it is still there: {:?}", of(&after, "leaving"));
+    ensure!(others(&before, &["leaving"]) == others(&after, &["leaving"]), "others died with it");
+    let groups = shell(running, "ls /sys/fs/cgroup/workload/openfaas-fn")?;
+    ensure!(!groups.contains("leaving"), "{groups}");
     Ok(())
 }
