@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
+use tokio::time::{Instant, sleep};
 
 use super::configuration::{self, Effective};
 use super::{
@@ -23,7 +24,10 @@ use crate::request::SOCKET;
 use crate::service::{self, JOURNALD, Place, Reaped, Runner, SERVICES, Store};
 use crate::storage::{self, Data};
 
-/// Grace of a function between SIGTERM and the kill.
+/// When functions are killed at the latest, from the moment that the gateway is told to end: it lets calls end first, and
+/// what is left of this is the functions' own between SIGTERM and the kill.
+const FUNCTIONS_LIMIT: Duration = Duration::from_secs(5);
+/// What they have in any case.
 const FUNCTION_GRACE: Duration = Duration::from_millis(1500);
 /// Longest wait for a killed group to be empty.
 const KILL_LIMIT: Duration = Duration::from_secs(2);
@@ -50,6 +54,8 @@ pub(super) struct Machine {
     /// Password that this device made itself, for the console.
     password: Rc<RefCell<Option<(String, String)>>>,
     on_disk: Rc<Cell<bool>>,
+    /// When functions are killed.
+    functions_end: Cell<Option<Instant>>,
 }
 
 impl Machine {
@@ -69,6 +75,7 @@ impl Machine {
             effective: Rc::default(),
             password: Rc::default(),
             on_disk: Rc::default(),
+            functions_end: Cell::default(),
         }
     }
 
@@ -153,7 +160,7 @@ impl Machine {
                 if let Err(error) = net::run(board.clone(), looked.clone()).await {
                     board.problem("network", Some(error.to_string()));
                 }
-                tokio::time::sleep(Duration::from_secs(5)).await;
+                sleep(Duration::from_secs(5)).await;
             }
         });
     }
@@ -296,6 +303,12 @@ impl Machine {
         }
     }
 
+    /// From now on the functions' time runs.
+    pub(super) async fn stop_gateway(&self) {
+        self.functions_end.set(Some(Instant::now() + FUNCTIONS_LIMIT));
+        self.stop("gateway").await;
+    }
+
     /// Ends all functions: their init processes get a word, then the groups are killed.
     pub(super) async fn stop_functions(&self) {
         let spaces = Group::at("workload").children().into_iter().filter(|group| group.name() != "shims");
@@ -305,9 +318,10 @@ impl Machine {
                 let _ = kill_process(pid, Signal::TERM);
             }
         }
-        let end = tokio::time::Instant::now() + FUNCTION_GRACE;
-        while functions.iter().any(Group::is_populated) && tokio::time::Instant::now() < end {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        let least = Instant::now() + FUNCTION_GRACE;
+        let end = self.functions_end.get().map_or(least, |end| end.max(least));
+        while functions.iter().any(Group::is_populated) && Instant::now() < end {
+            sleep(Duration::from_millis(10)).await;
         }
         for function in &functions {
             function.kill();
@@ -342,9 +356,9 @@ impl Machine {
             let _ = std::fs::remove_file(&synced);
             // SAFETY: plain call without pointers.
             unsafe { libc::kill(pid, libc::SIGRTMIN() + 1) };
-            let end = tokio::time::Instant::now() + LIMIT;
-            while !synced.exists() && tokio::time::Instant::now() < end {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+            let end = Instant::now() + LIMIT;
+            while !synced.exists() && Instant::now() < end {
+                sleep(Duration::from_millis(10)).await;
             }
         }
         self.stop(JOURNALD).await;

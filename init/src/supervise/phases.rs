@@ -62,10 +62,10 @@ const BOOT: [Phase; 12] = [
 ];
 
 const STOP_GATEWAY: Phase =
-    Phase { name: "gateway", what: "takes no more calls, drains", run: |m| Box::pin(m.stop("gateway")) };
+    Phase { name: "gateway", what: "takes no more calls, drains", run: |m| Box::pin(m.stop_gateway()) };
 const STOP_FUNCTIONS: Phase = Phase {
     name: "functions",
-    what: "SIGTERM, a short grace, cgroup.kill",
+    what: "SIGTERM, what is left of 5 s, cgroup.kill",
     run: |m| Box::pin(m.stop_functions()),
 };
 const STOP_LOG: Phase = Phase { name: "log", what: "reads the last lines", run: |m| Box::pin(m.stop("log")) };

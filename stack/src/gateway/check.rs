@@ -3,7 +3,7 @@
 use crate::containerd::normalise;
 use crate::desired::Document;
 use crate::reconcile::{Probes, Scale};
-use crate::runtime::{Limits, constraints};
+use crate::runtime::{Limits, Requests, constraints};
 
 /// What can be known to be wrong before anything is started.
 pub fn check(document: &Document) -> Result<(), String> {
@@ -11,7 +11,7 @@ pub fn check(document: &Document) -> Result<(), String> {
         return Err(format!("image {:?} is no image reference", document.image));
     }
     Limits::parse(document.limits.as_ref()).map_err(|error| format!("limits: {error}"))?;
-    Limits::parse(document.requests.as_ref()).map_err(|error| format!("requests: {error}"))?;
+    Requests::parse(document.requests.as_ref()).map_err(|error| format!("requests: {error}"))?;
     Scale::parse(&document.labels)?;
     Probes::parse(&document.annotations)?;
     let odd = |(name, value): (&String, &String)| {

@@ -70,8 +70,14 @@ impl Gateway {
         if key.is_none() && named(&namespace).is_none() {
             return Err(namespace_not_valid());
         }
-        let found = key.and_then(|key| self.functions.get(&key));
-        let Some(function) = found else { return Ok(empty(StatusCode::NOT_FOUND)) };
+        let found = key.as_ref().and_then(|key| self.functions.get(key));
+        let Some(function) = found else {
+            // Whoever mistypes a namespace should not take the function for one that is not there.
+            if let Some(key) = key {
+                self.must_be_open(&key.namespace).await?;
+            }
+            return Ok(empty(StatusCode::NOT_FOUND));
+        };
         let usage = match parameter(query, "usage").as_str() {
             "1" | "true" => self.world.present(&function.key).await,
             _ => None,

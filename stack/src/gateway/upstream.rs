@@ -220,7 +220,10 @@ impl Line {
     /// Whether it can take another call. What came meanwhile is looked at, so that one that was closed is known as such.
     fn is_ready(&mut self) -> bool {
         // A task that has had its turn would see nothing.
-        let look = pin!(unconstrained(poll_fn(|cx| Poll::Ready(self.drive(cx)))));
+        let look = pin!(unconstrained(poll_fn(|cx| {
+            self.drive(cx);
+            Poll::Ready(())
+        })));
         let _ = look.poll(&mut Context::from_waker(Waker::noop()));
         self.connection.is_some() && self.sender.is_ready()
     }

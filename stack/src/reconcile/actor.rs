@@ -76,8 +76,10 @@ pub struct Actor {
     pub(super) unclear: u32,
     /// Whether what a former life left was looked at.
     pub(super) inherited: bool,
-    /// Looks at containerd that failed in a row.
+    /// Looks at containerd that failed in a row, since when, and whether calls are turned away for that.
     blind: u32,
+    blind_since: Option<Instant>,
+    turns_away: bool,
     pub(super) pen: Pen,
 }
 
@@ -114,6 +116,8 @@ impl Actor {
             unclear: 0,
             inherited: false,
             blind: 0,
+            blind_since: None,
+            turns_away: false,
             pen: Pen::default(),
         }
     }
@@ -196,13 +200,14 @@ impl Actor {
                     tracing::warn!("{}: {error}", self.function.key);
                 }
                 self.blind = self.blind.saturating_add(1);
+                self.turn_away(&error);
                 if self.blind > BLIND {
                     self.farewells.fail_blindly(error);
                 }
                 return Some(pause(self.blind));
             }
         };
-        self.blind = 0;
+        (self.blind, self.blind_since, self.turns_away) = (0, None, false);
         self.removals.keep(&instances);
         self.bury(&instances).await;
         let unclear = self.good(&instances, Task::Unclear).next().is_some();
@@ -221,6 +226,15 @@ impl Actor {
             }
         };
         [again, self.clear(&instances)].into_iter().flatten().min()
+    }
+
+    /// Nothing can be started while containerd is away: after a while calls hear so where no instance answers.
+    fn turn_away(&mut self, error: &Error) {
+        let over = self.blind_since.get_or_insert_with(Instant::now).elapsed() >= AWAY;
+        if over && !self.turns_away && self.document.as_ref().is_some_and(Document::wants_instance) {
+            self.turns_away = true;
+            self.function.failed(&error.to_string());
+        }
     }
 
     /// Lists what is. A call that comes meanwhile does not wait for that: containerd may take its time.

@@ -33,6 +33,14 @@ pub fn of_namespace(root: &str, namespace: &Namespace) -> Option<PathBuf> {
     (!root.is_empty()).then(|| Path::new(CGROUPS).join(below).join(namespace.as_str()))
 }
 
+/// Lets what a namespace's instances are promised of memory count: a group gives no more than it has been given. Functions
+/// outside are not harmed, for what nobody claims protects nothing.
+pub fn keep_promises(root: &str, namespace: &Namespace) -> Result<()> {
+    let Some(folder) = of_namespace(root, namespace) else { return Ok(()) };
+    fs::create_dir_all(&folder).map_err(|source| Error::Write { path: folder.clone(), source })?;
+    write(&folder.join("memory.low"), b"max")
+}
+
 /// Kills whoever is left in a group and below, at once and without a race against forks (`cgroup.kill`, cgroup-v2.rst),
 /// and removes it. One that is not there is fine.
 pub async fn end(folder: &Path) -> Result<()> {

@@ -15,7 +15,7 @@ use crate::desired::{Document, on_disk};
 use crate::duration;
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::runtime::{Limits, Paths, read_file, resolve, specification};
+use crate::runtime::{Limits, Paths, Requests, read_file, resolve, specification};
 
 /// Port on which every function answers (OpenFaaS's workload contract).
 pub const PORT: u16 = 8080;
@@ -202,6 +202,7 @@ impl World {
         let (key, name) = (&instance.key, instance.name());
         let namespace = key.namespace.as_str();
         let limits = Limits::parse(document.limits.as_ref())?;
+        let requests = Requests::parse(document.requests.as_ref())?;
         let (all, of) = (self.secrets.clone(), document.clone());
         let secrets = on_disk(move || all.of(&of)).await?;
         // The network takes as long as the snapshot: both at once.
@@ -227,7 +228,12 @@ impl World {
             cgroup: surroundings::cgroup(&self.settings.cgroup_root, key, instance.replica),
         };
         let time = self.settings.call_timeout;
-        let limits = self.settings.limits.then_some(limits);
+        let limits = self.settings.limits.then_some((limits, requests));
+        if limits.is_some_and(|(_, requests)| requests.memory.is_some())
+            && let Err(error) = group::keep_promises(&self.settings.cgroup_root, &key.namespace)
+        {
+            tracing::warn!("{name}: it starts without the memory that it was promised: {error}");
+        }
         let spec = specification(document, &image.process, &identity, limits, &paths, time).to_string();
         Ok(Furnished { image: image.reference.clone(), spec, mounts, fifos })
     }

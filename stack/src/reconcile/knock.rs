@@ -7,7 +7,8 @@ use tokio::net::TcpStream;
 
 use super::endpoint::{Endpoint, Silence};
 use super::function::Function;
-use super::{pause, ready};
+use super::pause;
+use super::ready::{self, Wanted};
 
 /// How long a connection to an instance may take.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -36,7 +37,10 @@ pub async fn knock(function: Arc<Function>, endpoint: Arc<Endpoint>) {
 /// Waits until an instance says that it is ready, at `path` where its function names one, or there is no reason to.
 pub async fn greet(function: Arc<Function>, endpoint: Arc<Endpoint>, path: Option<String>) {
     while !endpoint.is_closed() {
-        if ready::wait(endpoint.address, path.as_deref(), DEAF).await.is_ok() {
+        if ready::wait(endpoint.address, Wanted { path: path.as_deref(), ..Wanted::default() }, DEAF)
+            .await
+            .is_ok()
+        {
             return function.resume(endpoint, Silence::Unready);
         }
     }

@@ -90,6 +90,11 @@ impl Probe {
         Ok(annotations.keys().any(|name| name.starts_with(&prefix)).then_some(probe))
     }
 
+    /// What it asks of an instance that has just begun: as often as is of use, for somebody waits.
+    pub fn wanted(&self) -> ready::Wanted<'_> {
+        ready::Wanted { path: self.path.as_deref(), again: (self.successes.saturating_sub(1), self.period) }
+    }
+
     async fn ask(&self, endpoint: &Endpoint) -> Result<(), String> {
         let asked = ready::ask(endpoint.address, self.path.as_deref());
         match tokio::time::timeout(self.timeout, asked).await {

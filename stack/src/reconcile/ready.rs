@@ -20,16 +20,33 @@ const PROBE: Duration = Duration::from_secs(5);
 const SHORTEST: Duration = Duration::from_millis(3);
 const LONGEST: Duration = Duration::from_millis(100);
 
-/// Waits until an instance is ready to answer, at `path` where its function names one.
-pub async fn wait(address: SocketAddr, path: Option<&str>, patience: Duration) -> Result<()> {
+/// What makes an instance a ready one.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    /// Path that is asked for; nothing: the usual ones.
+    pub path: Option<&'a str>,
+    /// How often in a row it must say so after the first time, and the pause between two times.
+    pub again: (u32, Duration),
+}
+
+/// Waits until an instance is ready to answer.
+pub async fn wait(address: SocketAddr, wanted: Wanted<'_>, patience: Duration) -> Result<()> {
+    let Wanted { path, again: (again, period) } = wanted;
     let start = Instant::now();
-    let mut pause = SHORTEST;
+    let (mut pause, mut left) = (SHORTEST, again);
     loop {
         let last = match timeout(PROBE, ask(address, path)).await {
-            Ok(Ok(())) => return Ok(()),
+            Ok(Ok(())) if left == 0 => return Ok(()),
+            Ok(Ok(())) if start.elapsed() + period < patience => {
+                left -= 1;
+                sleep(period).await;
+                continue;
+            }
+            Ok(Ok(())) => format!("it is ready, and was not {} times in a row", again.saturating_add(1)),
             Ok(Err(reason)) => reason,
             Err(_) => "it accepts connections and does not answer".to_owned(),
         };
+        left = again;
         if start.elapsed() + pause >= patience {
             return Err(Error::NotReady { seconds: patience.as_secs(), last });
         }
@@ -110,19 +127,34 @@ mod tests {
             ("503 Unavailable", "200 OK", false),
         ] {
             let address = server(ready, health).await;
-            assert_eq!(wait(address, None, short).await.is_ok(), wanted, "{ready} {health}");
+            assert_eq!(wait(address, Wanted::default(), short).await.is_ok(), wanted, "{ready} {health}");
         }
         // A path of the function's own must say so itself.
         let address = server("404 None", "200 OK").await;
-        assert!(wait(address, Some("/up"), short).await.is_ok());
-        let error = wait(address, Some("/_/ready"), short).await.unwrap_err().to_string();
+        let at = |path| Wanted { path: Some(path), ..Wanted::default() };
+        assert!(wait(address, at("/up"), short).await.is_ok());
+        let error = wait(address, at("/_/ready"), short).await.unwrap_err().to_string();
         assert!(error.contains("/_/ready says 404"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn more_than_once() {
+        let address = server("200 OK", "200 OK").await;
+        let (short, began) = (Duration::from_millis(50), Instant::now());
+        let often = |again| Wanted { path: None, again: (again, short) };
+        assert!(wait(address, often(3), Duration::from_secs(10)).await.is_ok());
+        assert!(began.elapsed() >= short * 3);
+        let error = wait(address, often(10), short * 4).await.unwrap_err().to_string();
+        assert!(error.contains("11 times in a row"), "{error}");
+        let never = server("503 Unavailable", "200 OK").await;
+        assert!(wait(never, often(1), short * 4).await.is_err());
     }
 
     #[tokio::test]
     async fn a_closed_port_is_not_ready() {
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let error = wait(address, None, Duration::from_millis(50)).await.unwrap_err().to_string();
+        let error =
+            wait(address, Wanted::default(), Duration::from_millis(50)).await.unwrap_err().to_string();
         assert!(error.contains("port"), "{error}");
     }
 }

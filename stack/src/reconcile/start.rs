@@ -12,7 +12,7 @@ use super::ends::note_failure;
 use super::exit::Exit;
 use super::function::Function;
 use super::instance::{Instance, PORT};
-use super::probe::Probes;
+use super::probe::{Probe, Probes};
 use super::watcher::end_of;
 use super::{World, group, ready};
 use crate::containerd::{Image, Task};
@@ -186,8 +186,8 @@ impl Way {
         let probe = Probes::of(&self.document.annotations).ready;
         let ready = async {
             tokio::time::sleep(probe.as_ref().map_or(Duration::ZERO, |probe| probe.delay)).await;
-            let path = probe.as_ref().and_then(|probe| probe.path.as_deref());
-            ready::wait(address, path, settings.ready_timeout).await
+            let wanted = probe.as_ref().map(Probe::wanted).unwrap_or_default();
+            ready::wait(address, wanted, settings.ready_timeout).await
         };
         tokio::select! {
             ready = ready => ready.map(|()| address),

@@ -6,6 +6,6 @@ mod seccomp;
 mod spec;
 mod user;
 
-pub use limits::Limits;
+pub use limits::{Limits, Requests};
 pub use spec::{Paths, specification};
 pub use user::{Identity, read_file, resolve};

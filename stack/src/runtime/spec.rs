@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::limits::Limits;
+use super::limits::{Limits, Requests};
 use super::seccomp;
 use super::user::Identity;
 use crate::containerd::Process;
@@ -62,7 +62,7 @@ pub fn specification(
     document: &Document,
     process: &Process,
     identity: &Identity,
-    limits: Option<Limits>,
+    limits: Option<(Limits, Requests)>,
     paths: &Paths,
     time: Duration,
 ) -> Value {
@@ -160,7 +160,7 @@ fn mounts(document: &Document, paths: &Paths) -> Vec<Value> {
     mounts
 }
 
-fn linux(limits: Option<Limits>, paths: &Paths) -> Value {
+fn linux(limits: Option<(Limits, Requests)>, paths: &Paths) -> Value {
     let mut namespaces: Vec<_> =
         ["pid", "ipc", "uts", "mount"].iter().map(|kind| json!({"type": kind})).collect();
     namespaces.push(json!({"type": "network", "path": paths.netns}));
@@ -177,7 +177,7 @@ fn linux(limits: Option<Limits>, paths: &Paths) -> Value {
         namespaces.push(json!({"type": "cgroup"}));
         linux["cgroupsPath"] = json!(cgroup);
     }
-    if let (Some(limits), Some(_)) = (limits, &paths.cgroup) {
+    if let (Some((limits, requests)), Some(_)) = (limits, &paths.cgroup) {
         // What the memory killer ends, it ends as a whole: half a function would neither answer nor be started again.
         let mut resources = json!({"pids": {"limit": PIDS}, "unified": {"memory.oom.group": "1"}});
         if let Some(bytes) = limits.memory {
@@ -186,6 +186,13 @@ fn linux(limits: Option<Limits>, paths: &Paths) -> Value {
         }
         if let Some(quota) = limits.quota {
             resources["cpu"] = json!({"quota": quota, "period": Limits::PERIOD_US});
+        }
+        // The kernel's names: the specification's older ones would be converted.
+        if let Some(bytes) = requests.memory {
+            resources["unified"]["memory.low"] = json!(bytes.to_string());
+        }
+        if let Some(weight) = requests.weight {
+            resources["unified"]["cpu.weight"] = json!(weight.to_string());
         }
         linux["resources"] = resources;
     }
@@ -232,25 +239,45 @@ mod tests {
     fn isolation() {
         let mut document = Document::new(&Key::new("f", "").unwrap(), "f");
         document.read_only_root_filesystem = true;
-        let limits = Some(Limits { memory: Some(1 << 20), quota: Some(5000) });
-        let spec =
-            specification(&document, &Process::default(), &Identity::default(), limits, &paths(), TIME);
+        let limits = Limits { memory: Some(1 << 20), quota: Some(5000) };
+        let requests = Requests { memory: Some(4096), weight: Some(200) };
+        let made = |limits, paths: &Paths| {
+            specification(&document, &Process::default(), &Identity::default(), limits, paths, TIME)
+        };
+        let spec = made(Some((limits, requests)), &paths());
         assert_eq!(spec["process"]["noNewPrivileges"], true);
         assert_eq!(spec["process"]["oomScoreAdj"], 500);
-        assert_eq!(spec["process"]["capabilities"]["bounding"], json!([]));
+        for set in ["bounding", "effective", "permitted"] {
+            assert_eq!(spec["process"]["capabilities"][set], json!([]), "{set}");
+        }
         assert_eq!(spec["root"]["readonly"], true);
-        assert_eq!(spec["linux"]["resources"]["memory"]["limit"], 1 << 20);
-        assert_eq!(spec["linux"]["resources"]["unified"]["memory.oom.group"], "1");
-        assert_eq!(spec["linux"]["cgroupsPath"], "/workload/openfaas-fn/f.0");
+        let linux = &spec["linux"];
+        assert_eq!(linux["seccomp"], seccomp::filter());
+        assert_eq!((&linux["maskedPaths"], &linux["readonlyPaths"]), (&json!(MASKED), &json!(READ_ONLY)));
+        let kinds =
+            linux["namespaces"].as_array().unwrap().iter().map(|namespace| namespace["type"].as_str());
+        assert_eq!(
+            kinds.map(Option::unwrap).collect::<Vec<_>>(),
+            ["pid", "ipc", "uts", "mount", "network", "cgroup"]
+        );
+        let resources = &linux["resources"];
+        assert_eq!(resources["memory"], json!({"limit": 1 << 20, "swap": 1 << 20}));
+        assert_eq!(resources["cpu"], json!({"quota": 5000, "period": 100_000}));
+        assert_eq!(resources["pids"]["limit"], PIDS);
+        assert_eq!(
+            resources["unified"],
+            json!({"memory.oom.group": "1", "memory.low": "4096", "cpu.weight": "200"})
+        );
+        assert_eq!(linux["cgroupsPath"], "/workload/openfaas-fn/f.0");
         let text = spec.to_string();
         for part in ["\"/var/openfaas/secrets\"", "\"/tmp\"", "/run/netns/a"] {
             assert!(text.contains(part), "{part}");
         }
-        let spec = specification(&document, &Process::default(), &Identity::default(), None, &paths(), TIME);
+        let spec = made(None, &paths());
         assert_eq!(spec["linux"]["cgroupsPath"], "/workload/openfaas-fn/f.0");
         assert!(spec["linux"].get("resources").is_none());
         let bare = Paths { cgroup: None, ..paths() };
-        let spec = specification(&document, &Process::default(), &Identity::default(), limits, &bare, TIME);
+        let spec = made(Some((limits, requests)), &bare);
         assert!(!spec.to_string().contains("cgroup"));
         assert!(spec["linux"].get("resources").is_none());
     }

@@ -102,7 +102,7 @@ fn only_calls_inside_what_is_killed_fail() {
             let victim = three(&lab).await[round % 3];
             let failed = load.during("function killed", async || end(victim)).await;
             assert!(failed <= CLIENTS, "more calls failed than were inside");
-            let parent = crate::lab::parent(three(&lab).await[0]);
+            let parent = crate::lab::parent(three(&lab).await[0]).unwrap();
             assert!(lab.processes(SHIM).contains(&parent));
             let failed = load.during("shim killed", async || end(parent)).await;
             assert!(failed <= CLIENTS, "more calls failed than were inside");

@@ -307,15 +307,22 @@ impl Lab {
         }
     }
 
+    /// Waits until a GET is answered with 200.
+    pub async fn until_answered(&self, path: &str) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while self.ask(Method::GET, path, "").await.is_ok_and(|answer| answer.status != StatusCode::OK) {
+            assert!(Instant::now() < end, "{path} does not answer");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Processes whose program's path ends with that, in this test's own process namespace.
     pub fn processes(&self, program: &str) -> Vec<i32> {
-        let numbers =
-            fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
         let is_it = |pid: &i32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             line.split(|b| *b == 0).next().is_some_and(|word| word.ends_with(program.as_bytes()))
         };
-        numbers.filter(is_it).collect()
+        everybody().into_iter().filter(is_it).collect()
     }
 
     /// Waits until a process runs no more; who should reap it may be gone.
@@ -341,8 +348,14 @@ pub fn links() -> Vec<String> {
     text.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect()
 }
 
-/// The parent of a process.
-pub fn parent(pid: i32) -> i32 {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    text.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok()).unwrap()
+/// All processes of this test's own process namespace.
+pub fn everybody() -> Vec<i32> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The parent of a process; nothing where that is gone.
+pub fn parent(pid: i32) -> Option<i32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
 }

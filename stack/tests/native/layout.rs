@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// Programs of the host that go into the image.
-const PROGRAMS: [&str; 5] = ["/bin/cat", "/bin/sh", "/bin/sleep", "/usr/bin/env", "/usr/bin/id"];
+const PROGRAMS: [&str; 6] =
+    ["/bin/cat", "/bin/sh", "/bin/sleep", "/usr/bin/env", "/usr/bin/id", "/usr/bin/unshare"];
 
 /// Writes a layout whose image runs the watchdog as `app` (uid 1000) and prints `answer` by default.
 pub fn write(folder: &Path, reference: &str, answer: &str, architecture: &str) {

@@ -8,7 +8,9 @@ mod collecting;
 mod cycles;
 mod exits;
 mod faults;
+mod health;
 mod invocation;
+mod isolation;
 mod lab;
 mod layout;
 mod leftover;
@@ -25,6 +27,7 @@ mod provider;
 mod pull;
 mod pulling;
 mod reach;
+mod refusals;
 mod registry;
 mod remains;
 mod resting;
@@ -151,14 +154,14 @@ fn what_dies_comes_back() {
         assert_eq!(lab.processes("/watchdog"), process);
 
         // The shim: nothing of its function stays, and the next one has a shim of its own.
-        let shim = lab::parent(process[0]);
+        let shim = lab::parent(process[0]).unwrap();
         assert!(lab.processes(SHIM).contains(&shim));
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL).unwrap();
         lab.until_ended(process[0], PATIENCE).await;
         lab.until("/function/f", "here\n", PATIENCE).await;
         let process = lab.processes("/watchdog");
         assert_eq!(process.len(), 1);
-        assert!(lab.processes(SHIM).contains(&lab::parent(process[0])));
+        assert!(lab.processes(SHIM).contains(&lab::parent(process[0]).unwrap()));
 
         // Both, and the function with them, as after a power cut that also took what was in the disk's memory.
         lab.kill_gateway();

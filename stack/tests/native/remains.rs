@@ -20,6 +20,11 @@ impl Lab {
         for folder in ["state/functions", "run/io.containerd.runtime.v2.task"] {
             found.extend(inside(&self.folder.join(folder)).iter().flat_map(|namespace| inside(namespace)));
         }
+        if self.groups {
+            let namespaces = inside(Path::new("/sys/fs/cgroup/workload"));
+            let groups = namespaces.iter().flat_map(|namespace| inside(namespace));
+            found.extend(groups.filter(|group| group.is_dir()));
+        }
         let mut found: Vec<_> = found.into_iter().map(|path| path.display().to_string()).collect();
         found.extend(links().into_iter().filter(|name| name.starts_with("of0-")));
         let containerd = self.containerd();

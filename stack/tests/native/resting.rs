@@ -50,6 +50,19 @@ pub async fn until_frozen(function: &str) {
     }
 }
 
+/// Waits until it is shown as one that answers.
+async fn until_available(lab: &Lab) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let shown = lab.expect(200, Method::GET, "/system/function/f", "").await.json();
+        if shown["availableReplicas"] == 1 {
+            return;
+        }
+        assert!(Instant::now() < end, "{shown}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Waits until exactly one instance is prepared; gives its shim.
 async fn prepared(lab: &Lab) -> i32 {
     let end = Instant::now() + PATIENCE;
@@ -86,13 +99,18 @@ fn whatever_happens_to_what_is_frozen() {
         ready(&lab).await;
         lab.expect(200, Method::POST, "/system/functions", &deployment("0", "frozen")).await;
         let mut current = "0";
-        for event in ["nothing", "image", "shim", "update", "silence"] {
+        for event in ["nothing", "up", "image", "shim", "update", "silence"] {
             assert_eq!(version(&lab).await, format!("{current}\n"), "before {event}");
             to_none(&lab).await;
             until_frozen("f").await;
             let [old] = lab.processes("/watchdog")[..] else { panic!("{event}: one process is frozen") };
-            let shim = Pid::from_raw(parent(old));
+            let shim = Pid::from_raw(parent(old).unwrap());
             match event {
+                // It goes on without a call.
+                "up" => {
+                    lab.expect(200, Method::POST, "/system/scale-function/f", r#"{"replicas":1}"#).await;
+                    until_available(&lab).await;
+                }
                 "image" => lose_image(&lab).await,
                 "shim" => {
                     kill(shim, Signal::SIGKILL).unwrap();

@@ -1,11 +1,12 @@
 //! Several instances of a function, one, and none.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::lab::{Lab, SHIM};
+use crate::lab::{self, Lab, SHIM};
 use crate::namespaces::inside;
 use crate::{IMAGE, PATIENCE, image, ready};
 
@@ -133,6 +134,43 @@ async fn prepared(lab: &Lab) -> i32 {
     }
 }
 
+/// Processes whose parent that is.
+fn children(pid: i32) -> Vec<i32> {
+    lab::everybody().into_iter().filter(|child| lab::parent(*child) == Some(pid)).collect()
+}
+
+/// A function of which nothing is there, called while containerd is away.
+#[test]
+fn a_start_waits_for_containerd() {
+    inside("scaling::a_start_waits_for_containerd", async |mut lab| {
+        image(&lab, "one", "here\n");
+        lab.arguments = ["--prepared", "0"].map(str::to_owned).to_vec();
+        lab.start_containerd();
+        lab.start_gateway();
+        ready(&lab).await;
+        lab.expect(200, Method::POST, "/system/functions", &deployment(&json!({}))).await;
+        scale(&lab, 0).await;
+        assert_eq!(lab.processes(SHIM), Vec::<i32>::new());
+        lab.kill_containerd();
+        let began = Instant::now();
+        let refused = lab.expect(503, Method::GET, "/function/f", "").await;
+        assert!(refused.text.starts_with("No endpoints available for: f."), "{}", refused.text);
+        let waited = began.elapsed().as_secs();
+        assert!((9..40).contains(&waited), "it could have come back, or not: {waited} s");
+        lab.start_containerd();
+        lab.until_answered("/function/f").await;
+        scale(&lab, 0).await;
+        lab.kill_containerd();
+        let call = tokio::spawn(lab::ask(lab.address(), Method::GET, "/function/f", "", &[]));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(!call.is_finished());
+        lab.start_containerd();
+        assert_eq!(call.await.unwrap().unwrap().status, 200);
+        lab.expect(200, Method::DELETE, "/system/functions", r#"{"functionName":"f"}"#).await;
+        assert_eq!(lab.leftovers().await, Vec::<String>::new());
+    });
+}
+
 #[test]
 fn the_next_call_finds_an_instance_at_hand() {
     inside("scaling::the_next_call_finds_an_instance_at_hand", async |mut lab| {
@@ -163,6 +201,21 @@ fn the_next_call_finds_an_instance_at_hand() {
         let shim = prepared(&lab).await;
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL).unwrap();
         lab.expect(200, Method::GET, "/function/f", "").await;
+        // So is the process that waits.
+        scale(&lab, 0).await;
+        let shim = prepared(&lab).await;
+        let [waiting] = children(shim)[..] else { panic!("{:?} wait", children(shim)) };
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(waiting), nix::sys::signal::Signal::SIGKILL)
+            .unwrap();
+        lab.until_ended(waiting, PATIENCE).await;
+        lab.expect(200, Method::GET, "/function/f", "").await;
+
+        // It begins without a call, too.
+        scale(&lab, 0).await;
+        let shim = prepared(&lab).await;
+        scale(&lab, 1).await;
+        available(&lab, 1).await;
+        assert_eq!(lab.processes(SHIM), [shim]);
 
         // What was prepared of an older version is of no use.
         scale(&lab, 0).await;

@@ -22,10 +22,12 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::{IMAGE, PATIENCE};
+use super::{IMAGE, PATIENCE, layout};
 use crate::lab::Lab;
 
 pub type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, hyper::Error>;
+
+const BARE: &str = "localhost/bare:latest";
 
 /// Bytes of one piece of a large body.
 const PIECE: usize = 64 << 10;
@@ -59,36 +61,51 @@ impl Drop for Held {
     }
 }
 
+/// Writes the image of one without a watchdog: all that it does is sleep. To be done before the gateway starts.
+pub fn bare_image(lab: &Lab) {
+    let process = json!({"Entrypoint": ["/bin/sleep", "100000"], "User": "app"});
+    layout::assemble(&lab.folder.join("images/bare"), BARE, "amd64", &process, &[&layout::programs("")]);
+}
+
+/// Deploys one of that image under a name; it ends with the test.
+pub async fn deploy_bare(lab: &Lab, name: &str) -> Arc<Stage> {
+    begin(lab, name, &json!({"service": name, "image": BARE}).to_string(), "0.0.0.0:8080").await
+}
+
 /// Deploys one under a name; it ends with the test.
 pub async fn deploy(lab: &Lab, name: &str) -> Arc<Stage> {
+    let variables = json!({"mode": "http", "upstream_url": "http://127.0.0.1:9000"});
+    let body =
+        json!({"service": name, "image": IMAGE, "envProcess": "/bin/sleep 100000", "envVars": variables})
+            .to_string();
+    begin(lab, name, &body, "127.0.0.1:9000").await
+}
+
+async fn begin(lab: &Lab, name: &str, body: &str, address: &'static str) -> Arc<Stage> {
     let stage = Arc::new(Stage {
         next: Semaphore::new(0),
         left: Semaphore::new(0),
         calls: AtomicUsize::new(0),
         trailers: AtomicUsize::new(0),
     });
-    let variables = json!({"mode": "http", "upstream_url": "http://127.0.0.1:9000"});
-    let body =
-        json!({"service": name, "image": IMAGE, "envProcess": "/bin/sleep 100000", "envVars": variables})
-            .to_string();
     let netns = lab.folder.join(format!("netns/openfaas-fn.{name}.0"));
     let begin = async {
-        let listener = inside(&netns).await;
+        let listener = inside(&netns, address).await;
         tokio::spawn(serve(listener, stage.clone()));
     };
-    let ((), _) = tokio::join!(begin, lab.expect(200, Method::POST, "/system/functions", &body));
+    let ((), _) = tokio::join!(begin, lab.expect(200, Method::POST, "/system/functions", body));
     stage
 }
 
 /// A socket of an instance's network, once that is there.
-async fn inside(netns: &Path) -> TcpListener {
+async fn inside(netns: &Path, address: &'static str) -> TcpListener {
     let end = std::time::Instant::now() + PATIENCE;
     loop {
         let path = netns.to_owned();
         // A thread that is in another network ends with it.
         let bound = std::thread::spawn(move || -> std::io::Result<Listener> {
             nix::sched::setns(File::open(path)?, nix::sched::CloneFlags::CLONE_NEWNET)?;
-            Listener::bind("127.0.0.1:9000")
+            Listener::bind(address)
         });
         match bound.join().unwrap() {
             Ok(listener) => {

@@ -61,7 +61,7 @@ fn whatever_happens_to_what_is_on_its_way_out() {
         ready(&lab).await;
         lab.expect(200, Method::POST, "/system/functions", &deployment("0")).await;
         let mut current = "0".to_owned();
-        for event in ["nothing", "containerd", "gateway", "shim", "image", "update", "up", "none"] {
+        for event in ["nothing", "containerd", "gateway", "shim", "end", "image", "update", "up", "none"] {
             let (before, after) = (current, format!("after {event}"));
             let old = running(&lab, 1).await[0];
             let call = begin(&lab).await;
@@ -79,7 +79,8 @@ fn whatever_happens_to_what_is_on_its_way_out() {
                     lab.start_gateway();
                     ready(&lab).await;
                 }
-                "shim" => kill(Pid::from_raw(parent(old)), Signal::SIGKILL).unwrap(),
+                "shim" => kill(Pid::from_raw(parent(old).unwrap()), Signal::SIGKILL).unwrap(),
+                "end" => kill(Pid::from_raw(old), Signal::SIGKILL).unwrap(),
                 "update" => {
                     "one more".clone_into(&mut current);
                     lab.expect(200, Method::PUT, "/system/functions", &deployment(&current)).await;
@@ -91,8 +92,8 @@ fn whatever_happens_to_what_is_on_its_way_out() {
             }
             let answered = call.await.unwrap().map(|answer| answer.text);
             match event {
-                // The one had the call's connection, the other its process.
-                "gateway" | "shim" => assert_ne!(answered, Ok(format!("{before}\n"))),
+                // The one had the call's connection, the others its process.
+                "gateway" | "shim" | "end" => assert_ne!(answered, Ok(format!("{before}\n"))),
                 _ => assert_eq!(answered, Ok(format!("{before}\n")), "{event}"),
             }
             assert_eq!(version(&lab).await, format!("{current}\n"), "{event}");
