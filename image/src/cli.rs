@@ -112,7 +112,7 @@ pub struct BuildArgs {
     /// Compress for publishing: minutes instead of seconds.
     #[arg(long)]
     release: bool,
-    /// Take the device's programs (init, stack, watchdog) from this folder instead of compiling them.
+    /// Take the device's programs (init, stack, containerd-shim-bothy-v2, watchdog) from this folder instead of compiling them.
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
     /// Compile the device's programs and stop.

@@ -93,6 +93,13 @@ fn profile(compression: Compression) -> &'static str {
     }
 }
 
+/// What is checked out there, where that is a repository of git's.
+fn commit(source: &Path) -> Option<String> {
+    let told = Command::new("git").arg("-C").arg(source).args(["rev-parse", "HEAD"]).output().ok()?;
+    let commit = String::from_utf8(told.stdout).ok()?.trim().to_owned();
+    (told.status.success() && commit.len() >= 40).then_some(commit)
+}
+
 /// Builds the programs from the sources below `source`, and returns the folder that they are in.
 ///
 /// # Errors
@@ -119,6 +126,12 @@ pub fn build(
     let mut command = Command::new(cargo);
     command.current_dir(source).args(["build", "--quiet", "--locked", "--profile", profile(compression)]);
     command.args(["--target", target]).arg("--target-dir").arg(&target_dir);
+    // In what is published only: otherwise every commit would compile them anew.
+    if compression == Compression::Release
+        && let Some(commit) = commit(source)
+    {
+        command.env("BOTHY_COMMIT", commit);
+    }
     let linker = format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace('-', "_"));
     command.env(linker, sysroot.linker());
     for (program, package) in PROGRAMS {

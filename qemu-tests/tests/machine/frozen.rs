@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use image::qemu::READY;
-use qemu_tests::{BOTHY, Case, Inside, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, shell, shell_case};
+use qemu_tests::{
+    BOTHY, Case, Inside, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, SHELL_IMAGE, journal, shell, shell_case,
+};
 use serde_json::{Value, json};
 
 /// How long the machine may take to freeze it, or to be well again.
@@ -48,15 +50,29 @@ fn is_frozen(running: &mut Running) -> Result<()> {
 }
 
 /// Waits until an instance is there whose process waits to begin.
-fn is_prepared(running: &mut Running) -> Result<()> {
+fn is_prepared(running: &mut Running, function: &str) -> Result<()> {
     let began = Instant::now();
     loop {
-        let waiting = running.shell("ls -d /run/containerd/runc/openfaas-fn/figlet.*/exec.fifo")?;
+        let waiting =
+            running.shell(&format!("ls -d /run/containerd/runc/openfaas-fn/{function}.*/exec.fifo"))?;
         if waiting.status == 0 {
             return Ok(());
         }
         ensure!(began.elapsed() < SOON, "no instance is prepared: {}", waiting.output);
     }
+}
+
+/// A function with a call that no gateway waits for, and that takes three seconds to end and says so when it has.
+fn deploy_slow(case: &mut Case, running: &mut Running) -> Result<()> {
+    let script = "trap 'busybox sleep 3; echo the-last-word >&2; exit' TERM; echo well; while :; do busybox sleep 1; done";
+    let slow = json!({"service": "slow", "image": SHELL_IMAGE, "envVars": {"SCRIPT": script}});
+    case.gateway(running).deploy_document(&slow)?;
+    // In a session of its own: what a call leaves in its own ends with it.
+    let call = "(trap '' TERM; exec busybox setsid busybox wget -qO /tmp/answer --post-data \"$SCRIPT\" http://127.0.0.1:8080/) \
+                >/dev/null 2>&1 & until busybox grep well /tmp/answer; do busybox sleep 0.2; done";
+    let answer = case.answer(running, "slow", call)?;
+    ensure!(answer.ends_with("well\n"), "the call from inside gave {answer:?}");
+    Ok(())
 }
 
 #[test]
@@ -92,11 +108,18 @@ fn answers_again_whoever_died() {
         ensure!(case.answer(&mut running, SAMPLE_FUNCTION, "Bothy")? == BOTHY);
         ensure!(processes(&mut running)? != before);
         freeze(case, &mut running)?;
+        // Beside one that is prepared.
+        gateway.deploy("other", SAMPLE_IMAGE)?;
+        let none = json!({"replicas": 0}).to_string();
+        let scaled = gateway.client().post("/system/scale-function/other", &none, SOON)?;
+        ensure!(scaled.status == 200, "scaling to none was answered with {scaled:?}");
+        is_prepared(&mut running, "other")?;
         // What stood still is gone with the memory: it is at hand as one that has not begun, and still scaled to none.
         let mark = running.console().mark();
         running.monitor().execute("system_reset", json!({}))?;
         running.console().wait(READY, mark, AGAIN)?;
-        is_prepared(&mut running)?;
+        is_prepared(&mut running, "figlet")?;
+        is_prepared(&mut running, "other")?;
         let described = case.status(&mut running, &format!("/system/function/{SAMPLE_FUNCTION}"), 200)?;
         let described: Value = serde_json::from_str(&described.body).context("the description is no JSON")?;
         let count = |field| described.get(field).and_then(Value::as_u64).unwrap_or(0);
@@ -108,6 +131,10 @@ fn answers_again_whoever_died() {
         ensure!(gone.status == 200, "the removal was answered with {gone:?}");
         let groups = shell(&mut running, "ls /sys/fs/cgroup/workload/openfaas-fn")?;
         ensure!(!groups.contains("figlet"), "{groups}");
-        case.power_off(running)
+        deploy_slow(case, &mut running)?;
+        case.power_off(running)?;
+        let said = journal(case.artifacts(), &disk, case.folder(), &["BOTHY_FUNCTION=slow", "--output=cat"])?;
+        ensure!(said.contains("the-last-word"), "it was killed before it had ended:\n{said}");
+        Ok(())
     });
 }

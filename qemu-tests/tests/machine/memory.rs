@@ -4,7 +4,7 @@
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use qemu_tests::{
     BOTHY, Case, Gateway, Inside, Process, Running, SAMPLE_FUNCTION, SHELL_IMAGE, shell, shell_case,
 };
@@ -73,7 +73,9 @@ fn others(inside: &Inside, functions: &[&str]) -> Vec<Process> {
 
 /// Asks a function to hold so many megabytes until it ends, and waits until it does.
 fn hold(case: &mut Case, running: &mut Running, function: &str, megabytes: u32) -> Result<()> {
-    let hold = format!("dd if=/dev/zero of=/dev/null bs={megabytes}M >/dev/null 2>&1 &");
+    // In a session of its own: what a call leaves in its own ends with it.
+    let hold =
+        format!("busybox setsid busybox dd if=/dev/zero of=/dev/null bs={megabytes}M >/dev/null 2>&1 &");
     case.answer(running, function, &hold)?;
     let bytes = u64::from(megabytes) << 20;
     let began = Instant::now();
@@ -102,10 +104,48 @@ fn said(running: &mut Running, text: &str) -> Result<()> {
     Ok(())
 }
 
+/// The kernel has what was asked for, and keeps to it.
+fn amounts(case: &mut Case, running: &mut Running) -> Result<()> {
+    let group = "/sys/fs/cgroup/workload/openfaas-fn";
+    for (file, wanted) in [
+        ("limited.0/memory.max", "25165824"),
+        ("limited.0/memory.low", "8388608"),
+        ("memory.low", "max"),
+        ("limited.0/cpu.max", "20000 100000"),
+        ("limited.0/cpu.weight", "150"),
+        ("limited.0/pids.max", "512"),
+    ] {
+        let found = shell(running, &format!("cat {group}/{file}"))?;
+        ensure!(found.trim() == wanted, "{file} is {found}, not {wanted}");
+    }
+    // A second of a processor's time takes five, and the kernel says that it held it back.
+    let figure = |running: &mut Running, name: &str| -> Result<u64> {
+        let stat = shell(running, &format!("cat {group}/limited.0/cpu.stat"))?;
+        let found = stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        found.with_context(|| format!("no {name} in {stat}"))
+    };
+    let (used, held) = (figure(running, "usage_usec")?, figure(running, "nr_throttled")?);
+    let uptime = |running: &mut Running| -> Result<f64> {
+        let text = shell(running, "cat /proc/uptime")?;
+        text.split_whitespace().next().and_then(|text| text.parse().ok()).context(text)
+    };
+    let began = uptime(running)?;
+    let busy = "n=0; while [ $n -lt 20000 ]; do n=$((n+1)); done";
+    while figure(running, "usage_usec")? - used < 500_000 {
+        case.answer(running, "limited", busy)?;
+    }
+    let (used, took) = ((figure(running, "usage_usec")? - used) as f64 / 1e6, uptime(running)? - began);
+    ensure!(used <= took * 0.2 + 0.2, "it used {used:.2} s in {took:.2} s");
+    ensure!(figure(running, "nr_throttled")? > held, "nobody held it back");
+    Ok(())
+}
+
 fn own_limit(case: &mut Case, running: &mut Running, gateway: &Gateway) -> Result<()> {
-    let limited = json!({"service": "limited", "image": SHELL_IMAGE, "limits": {"memory": "24Mi"}});
+    let limited = json!({"service": "limited", "image": SHELL_IMAGE, "limits": {"memory": "24Mi", "cpu": "200m"},
+                         "requests": {"memory": "8Mi", "cpu": "50m"}});
     gateway.deploy_document(&limited)?;
     case.answer(running, "limited", "true")?;
+    amounts(case, running)?;
     let described = case.status(running, "/system/function/limited?usage=1", 200)?.body;
     let usage = serde_json::from_str::<Value>(&described)?["usage"].clone();
     let memory = usage["totalMemoryBytes"].as_u64().unwrap_or(0);
@@ -127,6 +167,20 @@ fn own_limit(case: &mut Case, running: &mut Running, gateway: &Gateway) -> Resul
     let described = gateway.client().request("GET", "/system/function/limited", None, LIMIT)?;
     ensure!(described.body.contains("com.bothy.last-exit"), "nor its description: {described:?}");
     ensure!(described.body.contains(cause), "nor its description: {described:?}");
+    let metrics = shell(running, "busybox wget -qO- http://127.0.0.1:8082/metrics")?;
+    let series = |name: &str, label: &str| {
+        let of = |line: &&str| {
+            line.starts_with(name) && line.contains("\"limited.openfaas-fn\"") && line.contains(label)
+        };
+        metrics.lines().find(of).and_then(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+    };
+    ensure!(
+        series("bothy_function_restarts_total", "reason=\"oom\"") == Some(1.0),
+        "nor the metrics:\n{metrics}"
+    );
+    for name in ["pod_cpu_usage_seconds_total", "pod_memory_working_set_bytes"] {
+        ensure!(series(name, "").is_some_and(|figure| figure > 0.0), "no {name}:\n{metrics}");
+    }
     delete(gateway, "limited")?;
     // containerd removes the files of a snapshot later.
     let snapshots = |inside: &Inside| inside.counts.get("snapshots").copied().unwrap_or(0);

@@ -48,13 +48,13 @@ pub struct Document {
     /// Names of secrets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
-    /// Placement constraints: kept and shown.
+    /// Placement constraints: what the machine must be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub constraints: Vec<String>,
     /// What it may use at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Amounts>,
-    /// What it asked to be promised: kept and shown.
+    /// What it has first where there is not enough for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<Amounts>,
     /// Whether its root file system is read-only.
@@ -64,7 +64,7 @@ pub struct Document {
     pub created_at: u64,
     /// Counts the deployments of one name, so that deploying the same again makes a new instance.
     pub revision: u64,
-    /// How many instances should run: 0 or 1.
+    /// How many instances should run.
     pub replicas: u64,
     /// Digest of the configuration's entry that was applied last, where the configuration declares this function.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -24,6 +24,7 @@ mod server;
 mod system;
 mod target;
 mod tls;
+mod ui;
 mod upstream;
 mod wire;
 

@@ -50,6 +50,8 @@ pub enum Route<'a> {
     Invoke(&'a str, &'a str),
     /// GET /
     Root,
+    /// GET /ui/
+    Page,
     /// The path is not clean: go there instead.
     Clean(String),
     /// 404 or 405.
@@ -80,6 +82,8 @@ pub fn route<'a>(method: &Method, path: &'a str) -> Route<'a> {
     let only = |wanted: Method, found: Route<'a>| if *method == wanted { found } else { refused() };
     match path {
         "/" => only(Method::GET, Route::Root),
+        "/ui/" => only(Method::GET, Route::Page),
+        "/ui" => Route::Clean("/ui/".to_owned()),
         "/healthz" => only(Method::GET, Route::Health),
         "/system/info" => only(Method::GET, Route::Info),
         "/system/logs" => only(Method::GET, Route::Logs),
@@ -199,6 +203,10 @@ mod tests {
         for (method, path, wanted) in [
             (Method::GET, "/", Route::Root),
             (Method::POST, "/", not_allowed()),
+            (Method::GET, "/ui/", Route::Page),
+            (Method::POST, "/ui/", not_allowed()),
+            (Method::GET, "/ui", Route::Clean("/ui/".into())),
+            (Method::GET, "/ui/x", not_found()),
             (Method::GET, "/healthz", Route::Health),
             (Method::POST, "/healthz", not_allowed()),
             (Method::GET, "/system/info", Route::Info),
@@ -273,6 +281,7 @@ mod tests {
     fn guarded() {
         for (path, wanted) in [
             ("/system/functions", true),
+            ("/ui/", true),
             ("/system/logs", true),
             ("/system/machine", true),
             ("/system/secrets", true),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::{Request, Response, StatusCode, Uri};
+use hyper::header::HeaderValue;
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -170,6 +171,13 @@ fn watch_over(listener: &TcpListener) {
     }
 }
 
+/// Whether a browser asks because a page that is not ours told it to; it would send the password that somebody gave it for
+/// ours (Fetch Metadata, W3C). Reading tells such a page nothing. Others than browsers do not say.
+fn from_another_site(request: &Request<Incoming>) -> bool {
+    let site = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
+    request.method() != Method::GET && matches!(site, Some(b"cross-site" | b"same-site"))
+}
+
 impl Gateway {
     /// Answers within a time: a function's call has its own, counted from its begin; what the gateway says itself takes
     /// as long as it takes, but must be read then.
@@ -214,6 +222,9 @@ impl Gateway {
         if route.is_guarded(path) && !self.credentials.admit(request.headers()) {
             return unauthorized();
         }
+        if route.is_guarded(path) && from_another_site(&request) {
+            return text(StatusCode::FORBIDDEN, "a page of another site asks for this in your name: refused");
+        }
         let answer = match route {
             Route::Health => Ok(self.health().await),
             Route::Info => Ok(self.info()),
@@ -230,6 +241,7 @@ impl Gateway {
             Route::Alert => self.alert(request).await,
             Route::Machine => machine::pass_on(&self.control, request).await,
             Route::Invoke(name, rest) => Ok(self.invoke(request, name, rest, client, clock).await),
+            Route::Page => Ok(self.page()),
             Route::Root => Ok(redirect(StatusCode::TEMPORARY_REDIRECT, "/ui/")),
             Route::Clean(path) => {
                 let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();

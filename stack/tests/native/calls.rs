@@ -56,6 +56,18 @@ fn calls_and_output() {
         ] {
             lab.expect(status, method, path, "").await;
         }
+        // The page for people, and what a page of somebody else's gets.
+        let page = lab.expect(200, Method::GET, "/ui/", "").await;
+        assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
+        assert!(page.text.contains(">env.openfaas-fn</a></td>"), "{}", page.text);
+        let stranger = lab.ask_with(Method::GET, "/ui/", "", &[]).await.unwrap();
+        assert_eq!(stranger.status, 401);
+        let scale = "/system/scale-function/env";
+        for (site, status) in [("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)] {
+            let headers = [("authorization", crate::lab::BASIC), ("sec-fetch-site", site)];
+            let answer = lab.ask_with(Method::POST, scale, r#"{"replicas":1}"#, &headers).await.unwrap();
+            assert_eq!(answer.status.as_u16(), status, "{site}: {}", answer.text);
+        }
         let info = lab.expect(200, Method::GET, "/system/info", "").await.json();
         assert_eq!(
             (&info["provider"]["provider"], &info["provider"]["orchestration"]),

@@ -17,10 +17,12 @@ pub fn check(data: &[u8]) {
         found,
         Route::Health | Route::Root | Route::Invoke(..) | Route::Clean(_) | Route::Nothing(_)
     );
-    // What is the administrator's lies below one folder, and all of that folder is.
-    assert!(open || path.starts_with("/system/") && found.is_guarded(path));
-    assert_eq!(found.is_guarded(path), path.starts_with("/system/") && !matches!(found, Route::Clean(_)));
+    // What is the administrator's is one page, and lies below one folder else; all of that folder is.
+    let below = path.starts_with("/system/") && !matches!(found, Route::Clean(_));
+    assert!(open || below || found == Route::Page && path == "/ui/");
+    assert_eq!(found.is_guarded(path), below || found == Route::Page);
     match found {
+        Route::Clean(to) if path == "/ui" => assert_eq!(to, "/ui/"),
         Route::Invoke(name, rest) => invoked(&uri, name, rest),
         Route::Clean(to) => {
             // `OPTIONS *` has no path.

@@ -51,7 +51,7 @@ impl Alert {
     }
 }
 
-/// How many instances there should be, before the machine's own limit of one.
+/// How many instances there should be.
 pub fn wanted(firing: bool, current: u64, labels: &BTreeMap<String, String>) -> u64 {
     let label = |name: &str| labels.get(&format!("com.openfaas.scale.{name}"))?.trim().parse::<u64>().ok();
     let most = label("max").filter(|most| *most > 0).unwrap_or(MOST);
