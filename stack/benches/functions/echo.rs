@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -24,7 +25,12 @@ pub fn serve(port: u16) {
             let _ = stream.set_nodelay(true);
             tokio::spawn(async move {
                 let echo = service_fn(async |request: Request<Incoming>| {
-                    Ok::<_, Infallible>(Response::new(request.into_body()))
+                    let lines =
+                        request.uri().path().strip_prefix("/lines/").and_then(|text| text.parse().ok());
+                    Ok::<_, Infallible>(match lines {
+                        None => Response::new(Either::Left(request.into_body())),
+                        Some(lines) => Response::new(Either::Right(Full::from(crate::output::write(lines)))),
+                    })
                 });
                 let _ = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), echo)

@@ -16,6 +16,16 @@ impl Figure {
         Self { name, value, unit, floor: Some(floor) }
     }
 
+    /// Whether it has that name.
+    pub fn is(&self, name: &str) -> bool {
+        self.name == name
+    }
+
+    /// In its unit.
+    pub fn value(&self) -> f64 {
+        self.value
+    }
+
     /// A figure that has no floor.
     pub fn alone(name: &'static str, value: f64, unit: &'static str) -> Self {
         Self { name, value, unit, floor: None }

@@ -20,6 +20,7 @@ mod echo;
 mod figure;
 mod floor;
 mod load;
+mod output;
 
 use std::time::Duration;
 
@@ -79,7 +80,12 @@ async fn measure(mut lab: Lab, arguments: &[String]) {
     if wanted("cost") {
         figures.extend(cost::figures(&lab).await);
     }
+    if wanted("output") {
+        figures.extend(output::figures(&mut lab).await);
+    }
     figure::print(&figures);
+    // A call that fails is no figure.
+    assert!(!figures.iter().any(|figure| figure.is("failed_first_calls") && figure.value() > 0.0));
 }
 
 /// How long a function takes to its first answer, from where it may be.

@@ -25,7 +25,7 @@ impl Actor {
             && rested.has_begun()
         {
             let exit = self.exit(&rested.instance).await;
-            self.note_exit(&rested.instance, exit);
+            self.note_end_of_rest(&rested.instance, exit);
         }
         let (serving, ended): (Vec<_>, Vec<_>) = self
             .serving
@@ -73,6 +73,20 @@ impl Actor {
             }
         };
         Exit::of(&self.world.settings.cgroup_root, instance, status)
+    }
+
+    /// One that stood still has ended, and the call that was to let it go on came first.
+    pub(super) fn bury_rested(&mut self, instance: &Instance) {
+        // No time to ask for the status: the call waits.
+        let status = self.ends.remove(&instance.id).flatten();
+        let exit = Exit::of(&self.world.settings.cgroup_root, instance, status);
+        self.note_end_of_rest(instance, exit);
+    }
+
+    /// The next call finds another one: nothing is to be started again.
+    fn note_end_of_rest(&self, instance: &Instance, exit: Exit) {
+        tracing::warn!("{}: {exit}, while it was frozen", self.function.key);
+        self.note_exit(instance, exit);
     }
 
     fn note_exit(&self, instance: &Instance, exit: Exit) {

@@ -185,7 +185,14 @@ impl Actor {
         let instance = resting.instance.clone();
         let roused = match std::mem::replace(&mut resting.form, Form::Frozen) {
             Form::Emptying(endpoint, _) => Ok(endpoint),
-            Form::Frozen => self.thaw(&instance),
+            Form::Frozen => match self.thaw(&instance) {
+                Ok(Some(endpoint)) => Ok(endpoint),
+                Ok(None) => {
+                    self.bury_rested(&instance);
+                    Err(Error::Invalid { what: instance.name(), reason: "has ended".into() })
+                }
+                Err(error) => Err(error),
+            },
             Form::Prepared(_place) => {
                 self.start(document, instance.replica, Purpose::Serve, Source::Prepared(instance));
                 return true;
@@ -207,15 +214,15 @@ impl Actor {
         }
     }
 
-    /// It answered before, so it does at once.
-    fn thaw(&self, instance: &Instance) -> Result<Arc<Endpoint>> {
+    /// It answered before, so it does at once; nothing where it has ended.
+    fn thaw(&self, instance: &Instance) -> Result<Option<Arc<Endpoint>>> {
         let address = address(instance)?;
         if let Some(folder) = self.group(instance) {
             group::thaw(&folder)?;
             if !group::is_populated(&folder) {
-                return Err(Error::Invalid { what: instance.name(), reason: "has ended".into() });
+                return Ok(None);
             }
         }
-        Ok(Arc::new(Endpoint::new(address)))
+        Ok(Some(Arc::new(Endpoint::new(address))))
     }
 }
