@@ -34,6 +34,17 @@ const KILL_LIMIT: Duration = Duration::from_secs(2);
 /// How long a nameless machine waits for its card to name itself after.
 const CARD_LIMIT: Duration = Duration::from_secs(3);
 
+/// Where the runtime keeps what it knows of containers: NAMESPACE/ID.
+const CONTAINERS: &str = "/run/containerd/runc";
+
+/// Whether a function's process waits to begin. Namespace and identifier are those of its group.
+fn has_not_begun(function: &Group) -> bool {
+    let mut names = function.path().components().rev();
+    let (id, namespace) = (names.next(), names.next());
+    let (Some(id), Some(namespace)) = (id, namespace) else { return false };
+    Path::new(CONTAINERS).join(namespace).join(id).join("exec.fifo").exists()
+}
+
 /// A service that was started.
 struct Started {
     name: &'static str,
@@ -314,6 +325,11 @@ impl Machine {
         let spaces = Group::at("workload").children().into_iter().filter(|group| group.name() != "shims");
         let functions: Vec<_> = spaces.flat_map(|space| space.children()).collect();
         for function in &functions {
+            // What stands still hears nothing, and what has not begun has nothing to end.
+            let _ = function.set("cgroup.freeze", "0");
+            if has_not_begun(function) {
+                function.kill();
+            }
             for pid in function.processes().into_iter().filter_map(Pid::from_raw) {
                 let _ = kill_process(pid, Signal::TERM);
             }

@@ -110,7 +110,7 @@ fn amounts(case: &mut Case, running: &mut Running) -> Result<()> {
     for (file, wanted) in [
         ("limited.0/memory.max", "25165824"),
         ("limited.0/memory.low", "8388608"),
-        ("memory.low", "max"),
+        ("memory.low", "8388608"),
         ("limited.0/cpu.max", "20000 100000"),
         ("limited.0/cpu.weight", "150"),
         ("limited.0/pids.max", "512"),
@@ -182,6 +182,8 @@ fn own_limit(case: &mut Case, running: &mut Running, gateway: &Gateway) -> Resul
         ensure!(series(name, "").is_some_and(|figure| figure > 0.0), "no {name}:\n{metrics}");
     }
     delete(gateway, "limited")?;
+    let left = shell(running, "cat /sys/fs/cgroup/workload/openfaas-fn/memory.low")?;
+    ensure!(left.trim() == "0", "{left} bytes are promised to nobody");
     // containerd removes the files of a snapshot later.
     let snapshots = |inside: &Inside| inside.counts.get("snapshots").copied().unwrap_or(0);
     let began = Instant::now();

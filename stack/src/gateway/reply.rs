@@ -91,9 +91,11 @@ pub fn redirect(status: StatusCode, location: &str) -> Response<Body> {
 }
 
 /// 401, with what to do about it.
-pub fn unauthorized() -> Response<Body> {
+pub fn unauthorized(realm: &str) -> Response<Body> {
     let mut response = text(StatusCode::UNAUTHORIZED, "invalid credentials");
-    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"Restricted\""));
+    if let Ok(asked) = HeaderValue::try_from(format!("Basic realm=\"{realm}\"")) {
+        response.headers_mut().insert(WWW_AUTHENTICATE, asked);
+    }
     response
 }
 

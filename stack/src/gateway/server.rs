@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::HeaderValue;
+use hyper::header::{AUTHORIZATION, HeaderMap, ORIGIN};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream};
@@ -171,11 +171,11 @@ fn watch_over(listener: &TcpListener) {
     }
 }
 
-/// Whether a browser asks because a page that is not ours told it to; it would send the password that somebody gave it for
-/// ours (Fetch Metadata, W3C). Reading tells such a page nothing. Others than browsers do not say.
-fn from_another_site(request: &Request<Incoming>) -> bool {
-    let site = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
-    request.method() != Method::GET && matches!(site, Some(b"cross-site" | b"same-site"))
+/// Whether a browser asks because a page told it to: it would send the password that somebody gave it for our own page, and
+/// that changes nothing. Browsers say so by `Origin` whenever it is not only read (Fetch, section 3.2), and the newer ones by
+/// Fetch Metadata, too. Others do not.
+fn from_a_page(headers: &HeaderMap) -> bool {
+    headers.contains_key(ORIGIN) || headers.contains_key("sec-fetch-site")
 }
 
 impl Gateway {
@@ -212,18 +212,21 @@ impl Gateway {
 
     async fn answer(
         self: &Arc<Self>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         client: SocketAddr,
         route: Route<'_>,
         uri: &Uri,
         clock: &Clock,
     ) -> Response<Body> {
         let path = uri.path();
-        if route.is_guarded(path) && !self.credentials.admit(request.headers()) {
-            return unauthorized();
-        }
-        if route.is_guarded(path) && from_another_site(&request) {
-            return text(StatusCode::FORBIDDEN, "a page of another site asks for this in your name: refused");
+        if route.is_guarded(path) {
+            if !self.credentials.admit(request.headers()) {
+                // A browser sends the page's password nowhere else then.
+                return unauthorized(if route == Route::Page { "Functions" } else { "Restricted" });
+            }
+            if request.method() != Method::GET && from_a_page(request.headers()) {
+                return text(StatusCode::FORBIDDEN, "no web page may change anything here: refused");
+            }
         }
         let answer = match route {
             Route::Health => Ok(self.health().await),
@@ -240,7 +243,14 @@ impl Gateway {
             Route::Logs => self.logs.serve(uri.query()).await,
             Route::Alert => self.alert(request).await,
             Route::Machine => machine::pass_on(&self.control, request).await,
-            Route::Invoke(name, rest) => Ok(self.invoke(request, name, rest, client, clock).await),
+            Route::Invoke(name, rest) => {
+                // The administrator's password is no function's business: a browser sends it to all pages of ours.
+                if request.headers().contains_key(AUTHORIZATION) && self.credentials.admit(request.headers())
+                {
+                    request.headers_mut().remove(AUTHORIZATION);
+                }
+                Ok(self.invoke(request, name, rest, client, clock).await)
+            }
             Route::Page => Ok(self.page()),
             Route::Root => Ok(redirect(StatusCode::TEMPORARY_REDIRECT, "/ui/")),
             Route::Clean(path) => {

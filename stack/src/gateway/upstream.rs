@@ -343,6 +343,13 @@ impl Shelf {
     }
 }
 
+impl Drop for Shelf {
+    fn drop(&mut self) {
+        // Who clears it ends then.
+        self.filled.notify_one();
+    }
+}
+
 /// Closes what has rested for too long.
 async fn clear(shelf: Weak<Shelf>, filled: Arc<Notify>) {
     loop {

@@ -76,10 +76,10 @@ pub struct Actor {
     pub(super) unclear: u32,
     /// Whether what a former life left was looked at.
     pub(super) inherited: bool,
-    /// Looks at containerd that failed in a row, since when, and whether calls are turned away for that.
+    /// Looks at containerd that failed in a row, since when, and whether calls were turned away for that.
     blind: u32,
     blind_since: Option<Instant>,
-    turns_away: bool,
+    turned_away: bool,
     pub(super) pen: Pen,
 }
 
@@ -117,7 +117,7 @@ impl Actor {
             inherited: false,
             blind: 0,
             blind_since: None,
-            turns_away: false,
+            turned_away: false,
             pen: Pen::default(),
         }
     }
@@ -207,7 +207,12 @@ impl Actor {
                 return Some(pause(self.blind));
             }
         };
-        (self.blind, self.blind_since, self.turns_away) = (0, None, false);
+        (self.blind, self.blind_since) = (0, None);
+        if std::mem::take(&mut self.turned_away)
+            && self.document.as_ref().is_some_and(Document::wants_instance)
+        {
+            self.function.starting();
+        }
         self.removals.keep(&instances);
         self.bury(&instances).await;
         let unclear = self.good(&instances, Task::Unclear).next().is_some();
@@ -228,12 +233,12 @@ impl Actor {
         [again, self.clear(&instances)].into_iter().flatten().min()
     }
 
-    /// Nothing can be started while containerd is away: after a while calls hear so where no instance answers.
+    /// Nothing can be started while containerd is away: after a while calls that wait for an instance hear so. A start
+    /// that is under way ends by itself, well or not.
     fn turn_away(&mut self, error: &Error) {
         let over = self.blind_since.get_or_insert_with(Instant::now).elapsed() >= AWAY;
-        if over && !self.turns_away && self.document.as_ref().is_some_and(Document::wants_instance) {
-            self.turns_away = true;
-            self.function.failed(&error.to_string());
+        if over && self.starts.is_empty() && self.function.turn_away(&error.to_string()) {
+            self.turned_away = true;
         }
     }
 

@@ -85,7 +85,7 @@ impl Actor {
 
     /// The next call finds another one: nothing is to be started again.
     fn note_end_of_rest(&self, instance: &Instance, exit: Exit) {
-        tracing::warn!("{}: {exit}, while it was frozen", self.function.key);
+        tracing::warn!("{}: {exit}; it was scaled to zero", self.function.key);
         self.note_exit(instance, exit);
     }
 

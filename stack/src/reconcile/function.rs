@@ -238,6 +238,21 @@ impl Function {
         self.unless_ready(State::Failed(reason.to_owned()));
     }
 
+    /// Those who wait for an instance wait no longer. Whether somebody could have.
+    pub(super) fn turn_away(&self, reason: &str) -> bool {
+        let turned_away = self.state.send_if_modified(|state| {
+            let waits = matches!(state, State::Starting);
+            if waits {
+                *state = State::Failed(reason.to_owned());
+            }
+            waits
+        });
+        if turned_away {
+            tracing::warn!("{}: {reason}", self.key);
+        }
+        turned_away
+    }
+
     fn unless_ready(&self, state: State) {
         self.state.send_if_modified(|now| {
             let modified = !matches!(now, State::Ready(_));

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use provisioning::Namespace;
@@ -33,12 +34,26 @@ pub fn of_namespace(root: &str, namespace: &Namespace) -> Option<PathBuf> {
     (!root.is_empty()).then(|| Path::new(CGROUPS).join(below).join(namespace.as_str()))
 }
 
-/// Lets what a namespace's instances are promised of memory count: a group gives no more than it has been given. Functions
-/// outside are not harmed, for what nobody claims protects nothing.
+/// What is promised of memory (`memory.low`) to a group.
+const LOW: &str = "memory.low";
+
+/// Lets what a namespace's instances are promised of memory count: a group gives no more than it has itself, and what it has
+/// beyond that would be everybody's in it (memory_recursiveprot). To be called when one has come or gone.
 pub fn keep_promises(root: &str, namespace: &Namespace) -> Result<()> {
+    // Two at once could each miss the other's.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(folder) = of_namespace(root, namespace) else { return Ok(()) };
-    fs::create_dir_all(&folder).map_err(|source| Error::Write { path: folder.clone(), source })?;
-    write(&folder.join("memory.low"), b"max")
+    let low = |group: &Path| {
+        let text = fs::read_to_string(group.join(LOW)).unwrap_or_default();
+        text.trim().parse::<u64>().unwrap_or(0)
+    };
+    let promised = fs::read_dir(&folder).into_iter().flatten().flatten().map(|group| low(&group.path()));
+    let promised = promised.fold(0, u64::saturating_add);
+    if low(&folder) == promised {
+        return Ok(());
+    }
+    write(&folder.join(LOW), promised.to_string().as_bytes())
 }
 
 /// Kills whoever is left in a group and below, at once and without a race against forks (`cgroup.kill`, cgroup-v2.rst),

@@ -154,7 +154,12 @@ impl World {
             }
         };
         match self.record(&instance, new).await {
-            Ok(()) => Ok(Instance { task: Task::Created, ..instance }),
+            Ok(()) => {
+                if document.requests.is_some() {
+                    self.keep_promises(&instance).await;
+                }
+                Ok(Instance { task: Task::Created, ..instance })
+            }
             Err(error) => {
                 // Where that fails, the record leads to it at the next look.
                 let cleared = self.remove(&instance, Duration::ZERO).await;
@@ -188,6 +193,17 @@ impl World {
     fn end_shim(&self, instance: &Instance) {
         if shim::end(instance.key.namespace.as_str(), &instance.id) {
             tracing::warn!("{}: its shim does not answer, and was killed", instance.name());
+        }
+    }
+
+    /// Gives an instance's namespace the memory that its instances are promised.
+    async fn keep_promises(&self, instance: &Instance) {
+        if !self.settings.limits {
+            return;
+        }
+        let (root, namespace) = (self.settings.cgroup_root.clone(), instance.key.namespace.clone());
+        if let Err(error) = on_disk(move || group::keep_promises(&root, &namespace)).await {
+            tracing::warn!("{}: what its namespace is promised of memory: {error}", instance.name());
         }
     }
 
@@ -229,11 +245,6 @@ impl World {
         };
         let time = self.settings.call_timeout;
         let limits = self.settings.limits.then_some((limits, requests));
-        if limits.is_some_and(|(_, requests)| requests.memory.is_some())
-            && let Err(error) = group::keep_promises(&self.settings.cgroup_root, &key.namespace)
-        {
-            tracing::warn!("{name}: it starts without the memory that it was promised: {error}");
-        }
         let spec = specification(document, &image.process, &identity, limits, &paths, time).to_string();
         Ok(Furnished { image: image.reference.clone(), spec, mounts, fifos })
     }
@@ -274,6 +285,7 @@ impl World {
             // Not before: a removal that is done again must not meet the link of somebody else.
             self.network.release(address);
         }
+        self.keep_promises(instance).await;
         self.removed.notify_one();
         Ok(())
     }

@@ -134,7 +134,7 @@ impl Way {
         let ready = async {
             self.world.begin(&instance).await?;
             tokio::select! {
-                ready = self.until_ready(&instance) => ready,
+                ready = self.until_ready(&instance, true) => ready,
                 _ = unwanted => Err(not_wanted(&instance)),
             }
         };
@@ -163,7 +163,7 @@ impl Way {
             return Outcome::Failed(error, Some(instance));
         }
         let ready = tokio::select! {
-            ready = self.until_ready(&instance) => ready,
+            ready = self.until_ready(&instance, false) => ready,
             // It is removed in good order, like all that nobody wants.
             _ = unwanted => return Outcome::Failed(not_wanted(&instance), None),
         };
@@ -179,14 +179,18 @@ impl Way {
         }
     }
 
-    /// Waits until an instance is ready, or its process has ended.
-    async fn until_ready(&self, instance: &Instance) -> Result<SocketAddr> {
+    /// Waits until an instance is ready, or its process has ended. One that is not new has been ready: once is enough.
+    async fn until_ready(&self, instance: &Instance, is_new: bool) -> Result<SocketAddr> {
         let address = address(instance)?;
         let settings = &self.world.settings;
         let probe = Probes::of(&self.document.annotations).ready;
         let ready = async {
-            tokio::time::sleep(probe.as_ref().map_or(Duration::ZERO, |probe| probe.delay)).await;
-            let wanted = probe.as_ref().map(Probe::wanted).unwrap_or_default();
+            let mut wanted = probe.as_ref().map(Probe::wanted).unwrap_or_default();
+            if is_new {
+                tokio::time::sleep(probe.as_ref().map_or(Duration::ZERO, |probe| probe.delay)).await;
+            } else {
+                wanted.again.0 = 0;
+            }
             ready::wait(address, wanted, settings.ready_timeout).await
         };
         tokio::select! {

@@ -62,12 +62,24 @@ fn calls_and_output() {
         assert!(page.text.contains(">env.openfaas-fn</a></td>"), "{}", page.text);
         let stranger = lab.ask_with(Method::GET, "/ui/", "", &[]).await.unwrap();
         assert_eq!(stranger.status, 401);
+        assert_eq!(stranger.headers["www-authenticate"], "Basic realm=\"Functions\"");
         let scale = "/system/scale-function/env";
-        for (site, status) in [("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)] {
-            let headers = [("authorization", crate::lab::BASIC), ("sec-fetch-site", site)];
-            let answer = lab.ask_with(Method::POST, scale, r#"{"replicas":1}"#, &headers).await.unwrap();
-            assert_eq!(answer.status.as_u16(), status, "{site}: {}", answer.text);
+        let basic = ("authorization", crate::lab::BASIC);
+        for (mark, status) in [
+            (("origin", "http://evil.example"), 403),
+            (("origin", "null"), 403),
+            (("sec-fetch-site", "same-origin"), 403),
+            (("user-agent", "curl"), 200),
+        ] {
+            let answer =
+                lab.ask_with(Method::POST, scale, r#"{"replicas":1}"#, &[basic, mark]).await.unwrap();
+            assert_eq!(answer.status.as_u16(), status, "{mark:?}: {}", answer.text);
+            lab.ask_with(Method::GET, "/system/functions", "", &[basic, mark]).await.unwrap().json();
         }
+        // The administrator's password stays here.
+        let answer = lab.ask_with(Method::GET, "/function/env", "", &[basic]).await.unwrap();
+        assert_eq!(answer.status, 200);
+        assert!(!answer.text.contains("Authorization"), "{}", answer.text);
         let info = lab.expect(200, Method::GET, "/system/info", "").await.json();
         assert_eq!(
             (&info["provider"]["provider"], &info["provider"]["orchestration"]),

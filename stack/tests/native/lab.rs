@@ -310,7 +310,7 @@ impl Lab {
     /// Waits until a GET is answered with 200.
     pub async fn until_answered(&self, path: &str) {
         let end = Instant::now() + Duration::from_secs(30);
-        while self.ask(Method::GET, path, "").await.is_ok_and(|answer| answer.status != StatusCode::OK) {
+        while !self.ask(Method::GET, path, "").await.is_ok_and(|answer| answer.status == StatusCode::OK) {
             assert!(Instant::now() < end, "{path} does not answer");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -257,6 +257,10 @@ fn refusals_and_surroundings() {
                 "cannot pull: registry docker.io: ask for nobody/knows:1: cannot connect to registry-1.docker.io",
             ),
             (r#"{"service":"a","image":"localhost/far"}"#, "linux/s390x"),
+            (
+                r#"{"service":"a","image":"localhost/far"}"#,
+                &format!("linux/{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }),
+            ),
         ] {
             let refused = lab.expect(400, Method::POST, "/system/functions", body).await;
             assert!(refused.text.contains(part), "{body}: {}", refused.text);

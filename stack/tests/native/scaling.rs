@@ -162,7 +162,7 @@ fn a_start_waits_for_containerd() {
         scale(&lab, 0).await;
         lab.kill_containerd();
         let call = tokio::spawn(lab::ask(lab.address(), Method::GET, "/function/f", "", &[]));
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(!call.is_finished());
         lab.start_containerd();
         assert_eq!(call.await.unwrap().unwrap().status, 200);
