@@ -73,8 +73,6 @@ pub struct Gateway {
     /// What we call ourselves.
     provider: Provider,
     claims: Arc<claims::Claims>,
-    /// Held while a namespace is made, changed or removed.
-    changing_namespaces: Arc<tokio::sync::Mutex<()>>,
     /// The supervisor's socket.
     control: PathBuf,
     logs: logs::Logs,
@@ -111,7 +109,6 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
         proxy,
         provider: options.provider_name.unwrap_or(config.gateway.provider),
         claims: Arc::default(),
-        changing_namespaces: Arc::default(),
         control: options.control.clone(),
         logs: logs::Logs::new(journalctl, journal, ending.clone()),
         requests: metrics::Requests::default(),

@@ -40,7 +40,7 @@ impl Gateway {
         }
         let body = submitted(request, name, act).await?;
         // One change at a time: what is looked at must still be so when it is acted upon.
-        let turn = self.changing_namespaces.clone().lock_owned().await;
+        let turn = self.world.changing_namespaces.clone().lock_owned().await;
         let (gateway, name) = (self.clone(), name.to_owned());
         // It goes on when the client does not wait for it, and the next one waits for its end.
         let changed = self.world.spawn(async move {

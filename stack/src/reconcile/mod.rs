@@ -141,6 +141,8 @@ pub struct World {
     moments: images::Moments,
     /// Held while images are removed; why none can be, as it was told.
     collecting: tokio::sync::Mutex<Option<String>>,
+    /// Held while a namespace is made, changed or removed.
+    pub changing_namespaces: Arc<tokio::sync::Mutex<()>>,
     runtime: Handle,
 }
 
@@ -180,6 +182,7 @@ impl World {
             holds: images::Holds::default(),
             moments: images::Moments::default(),
             collecting: tokio::sync::Mutex::default(),
+            changing_namespaces: Arc::default(),
             runtime: Handle::current(),
         }
     }

@@ -86,13 +86,25 @@ impl Probe {
             failures: count("failureThreshold", FAILURES)?,
             successes: count("successThreshold", SUCCESSES)?,
         };
+        if probe.period.saturating_mul(probe.successes).as_secs() > MOST {
+            return Err(format!(
+                "annotation {prefix}successThreshold: {} times, {} s apart, is more than {MOST} s: a deployment waits for \
+                 them",
+                probe.successes,
+                probe.period.as_secs()
+            ));
+        }
         // Nobody who says nothing pays for questions.
         Ok(annotations.keys().any(|name| name.starts_with(&prefix)).then_some(probe))
     }
 
     /// What it asks of an instance that has just begun: as often as is of use, for somebody waits.
     pub fn wanted(&self) -> ready::Wanted<'_> {
-        ready::Wanted { path: self.path.as_deref(), again: (self.successes.saturating_sub(1), self.period) }
+        ready::Wanted {
+            path: self.path.as_deref(),
+            again: self.successes.saturating_sub(1),
+            period: self.period,
+        }
     }
 
     async fn ask(&self, endpoint: &Endpoint) -> Result<(), String> {
@@ -196,6 +208,16 @@ mod tests {
             let error = parse(&[(name, value)]).unwrap_err();
             assert_eq!(error, format!("annotation com.openfaas.{name}: {wanted}"));
         }
+    }
+
+    #[test]
+    fn nobody_waits_for_days() {
+        let both = |period, successes| {
+            parse(&[("ready.http.periodSeconds", period), ("ready.http.successThreshold", successes)])
+        };
+        assert!(both("60", "60").is_ok());
+        let error = both("3600", "2").unwrap_err();
+        assert!(error.starts_with("annotation com.openfaas.ready.http.successThreshold: 2 times"), "{error}");
     }
 
     #[test]

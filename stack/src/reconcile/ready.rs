@@ -25,13 +25,15 @@ const LONGEST: Duration = Duration::from_millis(100);
 pub struct Wanted<'a> {
     /// Path that is asked for; nothing: the usual ones.
     pub path: Option<&'a str>,
-    /// How often in a row it must say so after the first time, and the pause between two times.
-    pub again: (u32, Duration),
+    /// How often in a row it must say so after the first time.
+    pub again: u32,
+    /// The pause between two times.
+    pub period: Duration,
 }
 
 /// Waits until an instance is ready to answer.
 pub async fn wait(address: SocketAddr, wanted: Wanted<'_>, patience: Duration) -> Result<()> {
-    let Wanted { path, again: (again, period) } = wanted;
+    let Wanted { path, again, period } = wanted;
     let start = Instant::now();
     let (mut pause, mut left) = (SHORTEST, again);
     loop {
@@ -141,7 +143,7 @@ mod tests {
     async fn more_than_once() {
         let address = server("200 OK", "200 OK").await;
         let (short, began) = (Duration::from_millis(50), Instant::now());
-        let often = |again| Wanted { path: None, again: (again, short) };
+        let often = |again| Wanted { path: None, again, period: short };
         assert!(wait(address, often(3), Duration::from_secs(10)).await.is_ok());
         assert!(began.elapsed() >= short * 3);
         assert!(wait(address, often(3), short).await.is_ok(), "it is ready, and that takes time to be sure");

@@ -189,7 +189,7 @@ impl Way {
             if is_new {
                 tokio::time::sleep(probe.as_ref().map_or(Duration::ZERO, |probe| probe.delay)).await;
             } else {
-                wanted.again.0 = 0;
+                wanted.again = 0;
             }
             ready::wait(address, wanted, settings.ready_timeout).await
         };

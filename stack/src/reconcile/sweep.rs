@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use provisioning::Namespace;
+
 use super::instance::{Instance, is_instance_name};
 use super::{Functions, World, group};
 use crate::desired::on_disk;
@@ -12,13 +14,7 @@ use crate::error::{Error, Result};
 /// what belongs to none. Only a look that fails is an error: what is not known could be mistaken for what is new. A
 /// leftover that cannot be removed is told and stays.
 pub async fn sweep(world: &Arc<World>, functions: &Arc<Functions>) -> Result<()> {
-    // Not those of functions that were deleted and are only remembered: their namespace may have been removed too.
-    let all = functions.all();
-    let wanted = all.iter().filter(|f| f.document().is_some()).map(|function| function.key.namespace.clone());
-    for namespace in wanted.chain(world.namespaces.names()) {
-        world.containerd.ensure_namespace(namespace.as_str()).await?;
-    }
-    world.containerd.ensure_namespace(provisioning::Namespace::default().as_str()).await?;
+    ensure_namespaces(world, functions).await?;
     let (mut names, mut addresses) = (HashSet::new(), HashSet::new());
     for namespace in world.containerd.namespaces().await? {
         let namespace = namespace.name.as_str();
@@ -48,6 +44,18 @@ pub async fn sweep(world: &Arc<World>, functions: &Arc<Functions>) -> Result<()>
     for folder in group::strays(&world.settings.cgroup_root, &names) {
         tracing::info!("removing the group {} of a former life", folder.display());
         told(group::end(&folder).await);
+    }
+    Ok(())
+}
+
+/// Makes the namespaces that there should be. One that is removed meanwhile, for we answer already, must not come back.
+async fn ensure_namespaces(world: &World, functions: &Functions) -> Result<()> {
+    let _turn = world.changing_namespaces.lock().await;
+    // Not those of functions that were deleted and are only remembered: their namespace may have been removed too.
+    let all = functions.all();
+    let wanted = all.iter().filter(|f| f.document().is_some()).map(|function| function.key.namespace.clone());
+    for namespace in wanted.chain(world.namespaces.names()).chain([Namespace::default()]) {
+        world.containerd.ensure_namespace(namespace.as_str()).await?;
     }
     Ok(())
 }
