@@ -21,7 +21,7 @@ pub const SAMPLE_IMAGE: &str = "localhost/figlet:latest";
 /// to be read, verified and unpacked.
 const REQUEST: Duration = Duration::from_secs(30);
 
-/// How long a deployment may take: the gateway answers when the first image is imported and the function runs.
+/// How long a deployment, and what ends one, may take: the gateway answers when the first image is imported and the function runs.
 const DEPLOYMENT: Duration = Duration::from_secs(120);
 
 /// One of our images and how to start it.
@@ -134,6 +134,32 @@ impl Gateway {
         match answer.status {
             200 | 202 => Ok(()),
             _ => Err(refused(format!("deploy {}", document["service"]), answer)),
+        }
+    }
+
+    /// Sets how many instances of a function run.
+    ///
+    /// # Errors
+    /// There was no answer, or a refusal.
+    pub fn scale(&self, function: &str, replicas: u64) -> Result<()> {
+        let (path, body) = (format!("/system/scale-function/{function}"), json!({ "replicas": replicas }));
+        let answer = self.client.post(&path, &body.to_string(), DEPLOYMENT)?;
+        match answer.status {
+            200 | 202 => Ok(()),
+            _ => Err(refused(format!("scale {function} to {replicas}"), answer)),
+        }
+    }
+
+    /// Removes a function, and waits until nothing of it is left.
+    ///
+    /// # Errors
+    /// There was no answer, or a refusal.
+    pub fn remove(&self, function: &str) -> Result<()> {
+        let body = json!({ "functionName": function }).to_string();
+        let answer = self.client.request("DELETE", "/system/functions", Some(&body), DEPLOYMENT)?;
+        match answer.status {
+            200 | 202 => Ok(()),
+            _ => Err(refused(format!("remove {function}"), answer)),
         }
     }
 

@@ -115,9 +115,7 @@ fn containerd(case: &mut Case, running: &mut Running) -> Result<()> {
     // It is of use again, not only there.
     case.gateway(running).deploy("after", SAMPLE_IMAGE)?;
     ensure!(case.answer(running, "after", "Bothy")? == BOTHY);
-    let body = serde_json::json!({"functionName": "after"}).to_string();
-    let gone = case.gateway(running).client().request("DELETE", "/system/functions", Some(&body), LIMIT)?;
-    ensure!(gone.status < 300, "the removal was answered with {gone:?}");
+    case.gateway(running).remove("after")?;
     gone_again(running, &before)
 }
 

@@ -41,9 +41,7 @@ fn is_held_and_removed() {
         case.time(format!("{most} processes at most, for"), began.elapsed());
 
         let began = Instant::now();
-        let body = json!({"functionName": BOMB}).to_string();
-        let gone = gateway.client().request("DELETE", "/system/functions", Some(&body), REMOVAL)?;
-        ensure!(gone.status == 202 || gone.status == 200, "the removal was answered with {gone:?}");
+        gateway.remove(BOMB)?;
         let after = loop {
             let now = Inside::look(&mut running)?;
             let differences = now.differs(&before);

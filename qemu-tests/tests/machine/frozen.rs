@@ -28,9 +28,7 @@ fn processes(running: &mut Running) -> Result<Vec<(i32, u64)>> {
 /// Scales it to none, and waits until the kernel says that it stands still.
 fn freeze(case: &Case, running: &mut Running) -> Result<()> {
     let gateway = case.gateway(running);
-    let path = format!("/system/scale-function/{SAMPLE_FUNCTION}");
-    let scaled = gateway.client().post(&path, &json!({"replicas": 0}).to_string(), SOON)?;
-    ensure!(scaled.status == 200, "scaling to none was answered with {scaled:?}");
+    gateway.scale(SAMPLE_FUNCTION, 0)?;
     is_frozen(running)?;
     let described = gateway.client().get(&format!("/system/function/{SAMPLE_FUNCTION}"), SOON)?;
     let described: Value = serde_json::from_str(&described.body).context("the description is no JSON")?;
@@ -110,9 +108,7 @@ fn answers_again_whoever_died() {
         freeze(case, &mut running)?;
         // Beside one that is prepared.
         gateway.deploy("other", SAMPLE_IMAGE)?;
-        let none = json!({"replicas": 0}).to_string();
-        let scaled = gateway.client().post("/system/scale-function/other", &none, SOON)?;
-        ensure!(scaled.status == 200, "scaling to none was answered with {scaled:?}");
+        gateway.scale("other", 0)?;
         is_prepared(&mut running, "other")?;
         // What stood still is gone with the memory: it is at hand as one that has not begun, and still scaled to none.
         let mark = running.console().mark();
@@ -126,9 +122,7 @@ fn answers_again_whoever_died() {
         ensure!(count("replicas") == 0 && count("availableReplicas") == 0, "after a reset: {described}");
         ensure!(case.answer(&mut running, SAMPLE_FUNCTION, "Bothy")? == BOTHY);
         freeze(case, &mut running)?;
-        let body = json!({"functionName": SAMPLE_FUNCTION}).to_string();
-        let gone = gateway.client().request("DELETE", "/system/functions", Some(&body), SOON)?;
-        ensure!(gone.status == 200, "the removal was answered with {gone:?}");
+        gateway.remove(SAMPLE_FUNCTION)?;
         let groups = shell(&mut running, "ls /sys/fs/cgroup/workload/openfaas-fn")?;
         ensure!(!groups.contains("figlet"), "{groups}");
         deploy_slow(case, &mut running)?;

@@ -36,9 +36,7 @@ fn leftovers(case: &mut Case, running: &mut Running, gateway: &Gateway) -> Resul
 
     shell(running, &format!("mkdir {GROUPS}/second.2/below"))?;
     stranger(running, "second.2/below", 3002)?;
-    let body = "{\"functionName\":\"second\"}";
-    let gone = gateway.client().request("DELETE", "/system/functions", Some(body), LIMIT)?;
-    ensure!(gone.status < 300, "the removal was answered with {gone:?}");
+    gateway.remove("second")?;
     ensure!(groups(running)? == ["first.0", "second.1"], "{:?}", groups(running)?);
     ensure!(strangers(running)? == ["3001"], "{:?}", strangers(running)?);
 

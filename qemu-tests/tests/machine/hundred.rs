@@ -7,14 +7,11 @@ mod long {
 
     use anyhow::{Context, Result, ensure};
     use qemu_tests::{Case, Inside, Process, Running, SHELL_IMAGE, shell, shell_case};
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     const MEMORY_MIB: u32 = 512;
     const ALL: usize = 100;
     const AT_ONCE: usize = 60;
-
-    /// How long one of them may take to do anything.
-    const SOON: Duration = Duration::from_secs(120);
 
     #[test]
     fn in_a_small_memory() {
@@ -29,9 +26,7 @@ mod long {
             let began = Instant::now();
             for name in on_call {
                 gateway.deploy(name, SHELL_IMAGE)?;
-                let path = format!("/system/scale-function/{name}");
-                let scaled = gateway.client().post(&path, &json!({"replicas": 0}).to_string(), SOON)?;
-                ensure!(scaled.status == 200, "{name} is not scaled to none: {scaled:?}");
+                gateway.scale(name, 0)?;
             }
             for name in at_once {
                 gateway.deploy(name, SHELL_IMAGE)?;

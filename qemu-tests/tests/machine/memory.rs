@@ -89,13 +89,6 @@ fn hold(case: &mut Case, running: &mut Running, function: &str, megabytes: u32) 
     }
 }
 
-fn delete(gateway: &Gateway, function: &str) -> Result<()> {
-    let body = json!({"functionName": function}).to_string();
-    let gone = gateway.client().request("DELETE", "/system/functions", Some(&body), LIMIT)?;
-    ensure!(gone.status < 300, "the removal was answered with {gone:?}");
-    Ok(())
-}
-
 /// The journal has it.
 fn said(running: &mut Running, text: &str) -> Result<()> {
     let journal =
@@ -181,7 +174,7 @@ fn own_limit(case: &mut Case, running: &mut Running, gateway: &Gateway) -> Resul
     for name in ["pod_cpu_usage_seconds_total", "pod_memory_working_set_bytes"] {
         ensure!(series(name, "").is_some_and(|figure| figure > 0.0), "no {name}:\n{metrics}");
     }
-    delete(gateway, "limited")?;
+    gateway.remove("limited")?;
     let left = shell(running, "cat /sys/fs/cgroup/workload/openfaas-fn/memory.low")?;
     ensure!(left.trim() == "0", "{left} bytes are promised to nobody");
     // containerd removes the files of a snapshot later.
@@ -250,9 +243,7 @@ fn frozen(case: &mut Case, running: &mut Running, gateway: &Gateway) -> Result<(
     let labels = json!({"com.bothy.scale.zero-state": "frozen"});
     gateway.deploy_document(&json!({"service": "still", "image": SHELL_IMAGE, "labels": labels}))?;
     hold(case, running, "still", 24)?;
-    let path = "/system/scale-function/still";
-    let scaled = gateway.client().post(path, &json!({"replicas": 0}).to_string(), LIMIT)?;
-    ensure!(scaled.status == 200, "scaling to none was answered with {scaled:?}");
+    gateway.scale("still", 0)?;
     let group = "/sys/fs/cgroup/workload/openfaas-fn/still.*";
     let began = Instant::now();
     while !shell(running, &format!("cat {group}/cgroup.events"))?.contains("frozen 1") {
@@ -269,7 +260,7 @@ fn frozen(case: &mut Case, running: &mut Running, gateway: &Gateway) -> Result<(
     );
     ensure!(others(&before, &["still"]) == others(&after, &["still"]), "others died with it");
     said(running, "still.openfaas-fn: killed because it took more memory than its limit")?;
-    delete(gateway, "still")
+    Ok(gateway.remove("still")?)
 }
 
 /// One that is on its way out and eats meanwhile: its last call fails, and nothing of it stays.
@@ -286,11 +277,8 @@ fn stopping(case: &mut Case, running: &mut Running, gateway: &Gateway) -> Result
     while of(&Inside::look(running)?, "leaving").len() <= of(&before, "leaving").len() {
         ensure!(began.elapsed() < LIMIT, "the call does not come in");
     }
-    let client = gateway.client().clone();
-    let removal = std::thread::spawn(move || {
-        let body = json!({"functionName": "leaving"}).to_string();
-        client.request("DELETE", "/system/functions", Some(&body), LIMIT)
-    });
+    let removing = gateway.clone();
+    let removal = std::thread::spawn(move || removing.remove("leaving"));
     // Nobody is let in any more, and the call goes on.
     case.status(running, "/function/leaving", 404)?;
     ensure!(!call.is_finished(), "the call ended: {:?}", call.join());
@@ -299,8 +287,7 @@ fn stopping(case: &mut Case, running: &mut Running, gateway: &Gateway) -> Result
     shell(running, &format!("touch /proc/{pid}/root/tmp/go"))?;
     let answer = call.join().map_err(|_| anyhow!("the call panicked"))?;
     ensure!(!answer.as_ref().is_ok_and(|answer| answer.body.contains("survived")), "no limit: {answer:?}");
-    let gone = removal.join().map_err(|_| anyhow!("the removal panicked"))??;
-    ensure!(gone.status < 300, "the removal was answered with {gone:?}");
+    removal.join().map_err(|_| anyhow!("the removal panicked"))??;
     let after = Inside::look(running)?;
     ensure!(of(&after, "leaving").is_empty(), "it is still there: {:?}", of(&after, "leaving"));
     ensure!(others(&before, &["leaving"]) == others(&after, &["leaving"]), "others died with it");

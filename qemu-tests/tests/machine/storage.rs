@@ -102,10 +102,7 @@ fn goes_on_when_it_is_full() {
         figlet(case, &mut running)?;
         problem(&mut running, "data is full", true)?;
         // What has to be possible then.
-        let body = serde_json::json!({"functionName": "filler"}).to_string();
-        let gone =
-            case.gateway(&running).client().request("DELETE", "/system/functions", Some(&body), LIMIT)?;
-        ensure!(gone.status < 300, "the removal was answered with {gone:?}");
+        case.gateway(&running).remove("filler")?;
         shell(&mut running, "rm /var/fill")?;
         problem(&mut running, "data is full", false)?;
         case.gateway(&running).deploy("more", SHELL_IMAGE)?;

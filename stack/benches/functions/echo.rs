@@ -25,11 +25,9 @@ pub fn serve(port: u16) {
             let _ = stream.set_nodelay(true);
             tokio::spawn(async move {
                 let echo = service_fn(async |request: Request<Incoming>| {
-                    let lines =
-                        request.uri().path().strip_prefix("/lines/").and_then(|text| text.parse().ok());
-                    Ok::<_, Infallible>(match lines {
+                    Ok::<_, Infallible>(match crate::output::asked(request.uri().path()) {
                         None => Response::new(Either::Left(request.into_body())),
-                        Some(lines) => Response::new(Either::Right(Full::from(crate::output::write(lines)))),
+                        Some(answer) => Response::new(Either::Right(Full::from(answer))),
                     })
                 });
                 let _ = hyper::server::conn::http1::Builder::new()

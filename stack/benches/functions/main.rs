@@ -96,8 +96,8 @@ fn share_two_processors() {
     let own = Pid::from_raw(0);
     let allowed = sched_getaffinity(own).unwrap();
     let mut two = CpuSet::new();
-    let mut free = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
-    for cpu in free.by_ref().take(2) {
+    let free = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
+    for cpu in free.take(2) {
         two.set(cpu).unwrap();
     }
     sched_setaffinity(own, &two).unwrap();

@@ -36,19 +36,6 @@ fn unwell(pid: i32) {
     fs::remove_file(format!("/proc/{pid}/root/{FILE}")).unwrap();
 }
 
-async fn available(lab: &Lab) -> u64 {
-    let shown = lab.expect(200, Method::GET, "/system/function/f", "").await.json();
-    shown["availableReplicas"].as_u64().unwrap_or(0)
-}
-
-async fn until_available(lab: &Lab, wanted: u64) {
-    let end = Instant::now() + PATIENCE;
-    while available(lab).await != wanted {
-        assert!(Instant::now() < end, "{wanted} instances are not ready");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 async fn start(lab: &mut Lab) {
     image(lab, "one", "here\n");
     lab.start_containerd();
@@ -79,10 +66,10 @@ fn who_is_not_ready_gets_no_calls() {
         };
         let (_, pid) = tokio::join!(deploying, beginning);
         assert!(began.elapsed() >= Duration::from_secs(2), "three times, a second apart");
-        assert_eq!(available(&lab).await, 1);
+        lab.until_available("f", 1).await;
         for _ in 0..2 {
             unwell(pid);
-            until_available(&lab, 0).await;
+            lab.until_available("f", 0).await;
             // A call does not go in: it would have failed there.
             let answer = tokio::spawn({
                 let address = lab.address();
@@ -90,7 +77,7 @@ fn who_is_not_ready_gets_no_calls() {
             });
             tokio::time::sleep(Duration::from_millis(1500)).await;
             well(pid);
-            until_available(&lab, 1).await;
+            lab.until_available("f", 1).await;
             let answer = answer.await.unwrap().unwrap();
             assert!(
                 (answer.status.as_u16(), answer.text.as_str()) == (200, "well\n")

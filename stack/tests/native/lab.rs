@@ -316,6 +316,19 @@ impl Lab {
         }
     }
 
+    /// Waits until so many of a function's instances are shown as ready.
+    pub async fn until_available(&self, function: &str, wanted: u64) {
+        let (path, end) = (format!("/system/function/{function}"), Instant::now() + Duration::from_secs(30));
+        loop {
+            let shown = self.expect(200, Method::GET, &path, "").await.json();
+            if shown["availableReplicas"].as_u64().unwrap_or(0) == wanted {
+                return;
+            }
+            assert!(Instant::now() < end, "{wanted} instances are wanted: {shown}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Processes whose program's path ends with that, in this test's own process namespace.
     pub fn processes(&self, program: &str) -> Vec<i32> {
         let is_it = |pid: &i32| {

@@ -50,19 +50,6 @@ pub async fn until_frozen(function: &str) {
     }
 }
 
-/// Waits until it is shown as one that answers.
-async fn until_available(lab: &Lab) {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let shown = lab.expect(200, Method::GET, "/system/function/f", "").await.json();
-        if shown["availableReplicas"] == 1 {
-            return;
-        }
-        assert!(Instant::now() < end, "{shown}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// Waits until exactly one instance is prepared; gives its shim.
 async fn prepared(lab: &Lab) -> i32 {
     let end = Instant::now() + PATIENCE;
@@ -109,7 +96,7 @@ fn whatever_happens_to_what_is_frozen() {
                 // It goes on without a call.
                 "up" => {
                     lab.expect(200, Method::POST, "/system/scale-function/f", r#"{"replicas":1}"#).await;
-                    until_available(&lab).await;
+                    lab.until_available("f", 1).await;
                 }
                 "image" => lose_image(&lab).await,
                 "shim" => {
