@@ -73,9 +73,11 @@ fn others(inside: &Inside, functions: &[&str]) -> Vec<Process> {
 
 /// Asks a function to hold so many megabytes until it ends, and waits until it does.
 fn hold(case: &mut Case, running: &mut Running, function: &str, megabytes: u32) -> Result<()> {
-    // In a session of its own: what a call leaves in its own ends with it.
-    let hold =
-        format!("busybox setsid busybox dd if=/dev/zero of=/dev/null bs={megabytes}M >/dev/null 2>&1 &");
+    // In a session of its own: what a call leaves in its own ends with it, and the call waits until it is there.
+    let dd = format!("touch /tmp/begun; exec busybox dd if=/dev/zero of=/dev/null bs={megabytes}M");
+    let hold = format!(
+        "busybox setsid busybox sh -c '{dd}' >/dev/null 2>&1 & until [ -e /tmp/begun ]; do busybox sleep 0.1; done"
+    );
     case.answer(running, function, &hold)?;
     let bytes = u64::from(megabytes) << 20;
     let began = Instant::now();
