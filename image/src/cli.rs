@@ -242,6 +242,8 @@ pub enum Bench {
     Boot,
     /// What a function costs: cold starts, calls, memory. Natively, as root.
     Functions,
+    /// How large the watchdog is, in a function's image and in memory.
+    Watchdog,
 }
 
 /// What can be done with configuration files.

@@ -4,6 +4,7 @@ mod boot;
 mod build;
 mod floor;
 mod functions;
+mod watchdog;
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use boot::boot;
 pub use build::build;
 pub use functions::functions;
+pub use watchdog::watchdog;
 
 /// One figure.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
