@@ -70,20 +70,24 @@ impl Route<'_> {
     }
 }
 
+/// The page for people, and what some write for it.
+const PAGE: &str = "/ui/";
+const PAGE_NAME: &str = "/ui";
+
 /// Finds the route.
 pub fn route<'a>(method: &Method, path: &'a str) -> Route<'a> {
     // A function's own path belongs to the function, byte for byte.
     if let Some((name, rest)) = path.strip_prefix("/function/").and_then(split_name) {
         return invocation(method, name, rest);
     }
-    if let Some(clean) = cleaned(path) {
-        return Route::Clean(clean);
+    if let Some(clean) = cleaned(path).or_else(|| (path == PAGE_NAME).then(|| path.to_owned())) {
+        // In one step.
+        return Route::Clean(if clean == PAGE_NAME { PAGE.to_owned() } else { clean });
     }
     let only = |wanted: Method, found: Route<'a>| if *method == wanted { found } else { refused() };
     match path {
         "/" => only(Method::GET, Route::Root),
-        "/ui/" => only(Method::GET, Route::Page),
-        "/ui" => Route::Clean("/ui/".to_owned()),
+        PAGE => only(Method::GET, Route::Page),
         "/healthz" => only(Method::GET, Route::Health),
         "/system/info" => only(Method::GET, Route::Info),
         "/system/logs" => only(Method::GET, Route::Logs),
@@ -206,6 +210,7 @@ mod tests {
             (Method::GET, "/ui/", Route::Page),
             (Method::POST, "/ui/", not_allowed()),
             (Method::GET, "/ui", Route::Clean("/ui/".into())),
+            (Method::GET, "//x/../ui", Route::Clean("/ui/".into())),
             (Method::GET, "/ui/x", not_found()),
             (Method::GET, "/healthz", Route::Health),
             (Method::POST, "/healthz", not_allowed()),

@@ -106,7 +106,8 @@ impl Entry {
         let decoded =
             base64::decode(self.auth.trim().as_bytes()).and_then(|bytes| String::from_utf8(bytes).ok());
         let wrong = || format!("says of {registry} as `auth` what is not the base64 of USER:PASSWORD");
-        let (user, password) = decoded.as_deref().and_then(|text| text.split_once(':')).ok_or_else(wrong)?;
+        let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
+        let (user, password) = pair.filter(|(user, _)| !user.is_empty()).ok_or_else(wrong)?;
         // Docker itself has written a zero byte behind passwords.
         let password = password.trim_end_matches('\0');
         Ok(Some(Credentials::Password { user: user.to_owned(), password: password.to_owned() }))
@@ -137,6 +138,7 @@ mod tests {
             "azure.example": {"auth": "MDAwOg==", "identitytoken": "refresh"},
             "helper.example": {},
             "broken.example": {"auth": "!"},
+            "nobody.example": {"auth": "OnBhc3M="},
         }, "credsStore": "desktop", "HttpHeaders": {"a": "b"}})
         .to_string();
         let parse = |registry: &str| Credentials::parse(text.as_bytes(), registry);
@@ -147,7 +149,9 @@ mod tests {
         for none in ["helper.example", "quay.io", "plant.example", "index.docker.io.example"] {
             assert!(parse(none) == Ok(None), "{none}");
         }
-        assert!(parse("broken.example").is_err_and(|reason| reason.contains("broken.example")));
+        for broken in ["broken.example", "nobody.example"] {
+            assert!(parse(broken).is_err_and(|reason| reason.contains(broken)), "{broken}");
+        }
         assert!(password("a", "b").unwrap().basic().unwrap() == "Basic YTpi");
     }
 
