@@ -78,7 +78,7 @@ pub fn print(figures: &[Figure], json: bool) -> std::io::Result<()> {
 
 fn shown(value: f64, unit: &str) -> String {
     match unit {
-        "bytes" => format!("{:.1} MB", value / 1e6),
+        "bytes" => format!("{:.2} MB", value / 1e6),
         _ => format!("{value:.2} {unit}"),
     }
 }
@@ -109,6 +109,6 @@ mod tests {
         assert_eq!(serde_json::from_str::<Figure>(&line(&plain)).unwrap(), plain);
         let floored = Figure::new("boot", "answer", 9.0, "s").with_floor(6.0);
         assert!(line(&floored).ends_with(r#""floor":6.0,"ratio":1.5}"#));
-        assert_eq!(shown(1_500_000.0, "bytes"), "1.5 MB");
+        assert_eq!(shown(1_500_000.0, "bytes"), "1.50 MB");
     }
 }
