@@ -71,7 +71,7 @@ impl Route<'_> {
 }
 
 /// The page for people, and what some write for it.
-const PAGE: &str = "/ui/";
+pub const PAGE: &str = "/ui/";
 const PAGE_NAME: &str = "/ui";
 
 /// Finds the route.
@@ -80,9 +80,12 @@ pub fn route<'a>(method: &Method, path: &'a str) -> Route<'a> {
     if let Some((name, rest)) = path.strip_prefix("/function/").and_then(split_name) {
         return invocation(method, name, rest);
     }
-    if let Some(clean) = cleaned(path).or_else(|| (path == PAGE_NAME).then(|| path.to_owned())) {
-        // In one step.
-        return Route::Clean(if clean == PAGE_NAME { PAGE.to_owned() } else { clean });
+    let clean = cleaned(path);
+    if clean.as_deref().unwrap_or(path) == PAGE_NAME {
+        return Route::Clean(PAGE.to_owned());
+    }
+    if let Some(clean) = clean {
+        return Route::Clean(clean);
     }
     let only = |wanted: Method, found: Route<'a>| if *method == wanted { found } else { refused() };
     match path {

@@ -20,7 +20,7 @@ use super::clock::Clock;
 use super::connection::{self, Terms};
 use super::lanes::Lanes;
 use super::reply::{Body, empty, redirect, text, unauthorized};
-use super::router::{Route, route, route_to};
+use super::router::{self, Route, route, route_to};
 use super::{machine, metrics};
 use crate::network::Subnet;
 
@@ -252,7 +252,7 @@ impl Gateway {
                 Ok(self.invoke(request, name, rest, client, clock).await)
             }
             Route::Page => Ok(self.page()),
-            Route::Root => Ok(redirect(StatusCode::TEMPORARY_REDIRECT, "/ui/")),
+            Route::Root => Ok(redirect(StatusCode::TEMPORARY_REDIRECT, router::PAGE)),
             Route::Clean(path) => {
                 let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
                 Ok(redirect(StatusCode::MOVED_PERMANENTLY, &format!("{path}{query}")))

@@ -16,6 +16,9 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 const FAILURES: u32 = 3;
 const SUCCESSES: u32 = 1;
 
+/// The kind that a deployment waits for.
+const READY: &str = "ready";
+
 /// Longest time and largest count that is taken.
 const MOST: u64 = 3600;
 
@@ -45,7 +48,7 @@ impl Probes {
     /// Reads them; the error is one line for whoever wrote them.
     pub fn parse(annotations: &BTreeMap<String, String>) -> Result<Self, String> {
         let probe = |kind: &str| Probe::parse(annotations, kind);
-        Ok(Self { ready: probe("ready")?, health: probe("health")? })
+        Ok(Self { ready: probe(READY)?, health: probe("health")? })
     }
 
     /// What is not to be read counts as not there: a document that was taken by an older version must not stop.
@@ -86,7 +89,7 @@ impl Probe {
             failures: count("failureThreshold", FAILURES)?,
             successes: count("successThreshold", SUCCESSES)?,
         };
-        if probe.period.saturating_mul(probe.successes).as_secs() > MOST {
+        if kind == READY && probe.period.saturating_mul(probe.successes).as_secs() > MOST {
             return Err(format!(
                 "annotation {prefix}successThreshold: {} times, {} s apart, is more than {MOST} s: a deployment waits for \
                  them",
@@ -218,6 +221,10 @@ mod tests {
         assert!(both("60", "60").is_ok());
         let error = both("3600", "2").unwrap_err();
         assert!(error.starts_with("annotation com.openfaas.ready.http.successThreshold: 2 times"), "{error}");
+        // Nobody waits for an instance to be well.
+        assert!(
+            parse(&[("health.http.periodSeconds", "3600"), ("health.http.successThreshold", "2")]).is_ok()
+        );
     }
 
     #[test]
