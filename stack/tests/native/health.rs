@@ -66,7 +66,7 @@ fn who_is_not_ready_gets_no_calls() {
         };
         let (_, pid) = tokio::join!(deploying, beginning);
         assert!(began.elapsed() >= Duration::from_secs(2), "three times, a second apart");
-        lab.until_available("f", 1).await;
+        assert_eq!(lab.available("f").await, 1);
         for _ in 0..2 {
             unwell(pid);
             lab.until_available("f", 0).await;

@@ -316,15 +316,22 @@ impl Lab {
         }
     }
 
-    /// Waits until so many of a function's instances are shown as ready.
+    /// How many of a function's instances are shown as ready.
+    pub async fn available(&self, function: &str) -> u64 {
+        let path = format!("/system/function/{function}");
+        let shown = self.expect(200, Method::GET, &path, "").await.json();
+        shown["availableReplicas"].as_u64().unwrap_or(0)
+    }
+
+    /// Waits until so many of them are.
     pub async fn until_available(&self, function: &str, wanted: u64) {
-        let (path, end) = (format!("/system/function/{function}"), Instant::now() + Duration::from_secs(30));
+        let end = Instant::now() + Duration::from_secs(30);
         loop {
-            let shown = self.expect(200, Method::GET, &path, "").await.json();
-            if shown["availableReplicas"].as_u64().unwrap_or(0) == wanted {
+            let available = self.available(function).await;
+            if available == wanted {
                 return;
             }
-            assert!(Instant::now() < end, "{wanted} instances are wanted: {shown}");
+            assert!(Instant::now() < end, "{available} instances are ready, {wanted} are wanted");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
