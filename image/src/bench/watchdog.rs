@@ -2,8 +2,7 @@
 //! images for publishing.
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use super::{Figure, median};
 use crate::build::{Options, compile};
 use crate::place;
 use crate::progress::step;
-use crate::qemu::{Error, Result};
+use crate::qemu::{Client, Error, Result, free_port};
 use crate::squashfs::Compression;
 
 const BENCH: &str = "watchdog";
@@ -23,7 +22,7 @@ const CALLS: usize = 1_000;
 /// How long it may take to listen, or to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Measures `file`, `rss` (after the start) and `rss_after_calls` (after 1,000), in mode `http`; the last two are medians
+/// Measures `file`, `rss` (after a first call) and `rss_after_calls` (after 1,000 more), in mode `http`; the last two are medians
 /// of `runs` processes.
 ///
 /// # Errors
@@ -41,14 +40,14 @@ pub fn watchdog(options: &Options, runs: usize) -> Result<Vec<Figure>> {
     // The program that it passes calls on to is another one of it, which serves a file.
     let file =
         Running::start(&program, &[("mode", "static"), ("static_path", &folder.display().to_string())])?;
-    let url = format!("http://{}", file.address);
+    let url = format!("http://127.0.0.1:{}", file.port);
     let (mut started, mut called) = (Vec::new(), Vec::new());
     for _ in 0..runs.max(1) {
         let variables = [("mode", "http"), ("upstream_url", url.as_str()), ("fprocess", "sleep infinity")];
         let one = Running::start(&program, &variables)?;
         started.push(one.resident()?);
         for _ in 0..CALLS {
-            one.call().map_err(Error::file("call", &program))?;
+            one.call()?;
         }
         called.push(one.resident()?);
     }
@@ -62,23 +61,28 @@ pub fn watchdog(options: &Options, runs: usize) -> Result<Vec<Figure>> {
 /// A watchdog that listens; it is asked to end when this is dropped, and ends its function.
 struct Running {
     child: Child,
-    address: SocketAddr,
+    port: u16,
+    client: Client,
 }
 
 impl Running {
     fn start(program: &Path, variables: &[(&str, &str)]) -> Result<Self> {
-        let port = || free_port().map_err(Error::file("find a port for", program));
-        let (calls, metrics) = (port()?, port()?);
+        let (port, metrics) = (free_port()?, free_port()?);
         let mut command = Command::new(program);
         command.env_clear().env("PATH", "/usr/bin:/bin").envs(variables.iter().copied());
-        command.env("port", calls.to_string()).env("metrics_port", metrics.to_string());
+        command.env("port", port.to_string()).env("metrics_port", metrics.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let named = |source| Error::Start { program: program.display().to_string(), source };
-        let running = Self { child: command.spawn().map_err(named)?, address: local(calls) };
+        let mut running = Self { child: command.spawn().map_err(named)?, port, client: Client::new(port) };
         let begun = Instant::now();
         while let Err(error) = running.call() {
+            let ended = running.child.try_wait().map_err(Error::file("wait for", program))?;
+            if let Some(status) = ended {
+                let (program, stderr) = (program.display().to_string(), error.to_string());
+                return Err(crate::Error::Program { program, status, stderr }.into());
+            }
             if begun.elapsed() > PATIENCE {
-                return Err(Error::file("call", program)(error));
+                return Err(error);
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -86,14 +90,12 @@ impl Running {
     }
 
     /// One call on a connection of its own.
-    fn call(&self) -> io::Result<()> {
-        let mut stream = TcpStream::connect(self.address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let status = answer.lines().next().unwrap_or_default();
-        if status.contains(" 200 ") { Ok(()) } else { Err(io::Error::other(format!("answered {status:?}"))) }
+    fn call(&self) -> Result<()> {
+        let answer = self.client.get("/", PATIENCE)?;
+        if answer.status == 200 {
+            return Ok(());
+        }
+        Err(Error::Refused { what: "call the watchdog".into(), status: answer.status, body: answer.body })
     }
 
     /// What is in memory of it, in bytes: `VmRSS`.
@@ -115,13 +117,4 @@ impl Drop for Running {
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         let _ = self.child.wait();
     }
-}
-
-fn local(port: u16) -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, port).into()
-}
-
-/// One that was free a moment ago.
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind(local(0))?.local_addr()?.port())
 }

@@ -131,10 +131,7 @@ impl Gateway {
     /// There was no answer, or a refusal.
     pub fn deploy_document(&self, document: &serde_json::Value) -> Result<()> {
         let answer = self.client.post("/system/functions", &document.to_string(), DEPLOYMENT)?;
-        match answer.status {
-            200 | 202 => Ok(()),
-            _ => Err(refused(format!("deploy {}", document["service"]), answer)),
-        }
+        done(format!("deploy {}", document["service"]), answer)
     }
 
     /// Sets how many instances of a function run.
@@ -144,10 +141,7 @@ impl Gateway {
     pub fn scale(&self, function: &str, replicas: u64) -> Result<()> {
         let (path, body) = (format!("/system/scale-function/{function}"), json!({ "replicas": replicas }));
         let answer = self.client.post(&path, &body.to_string(), DEPLOYMENT)?;
-        match answer.status {
-            200 | 202 => Ok(()),
-            _ => Err(refused(format!("scale {function} to {replicas}"), answer)),
-        }
+        done(format!("scale {function} to {replicas}"), answer)
     }
 
     /// Removes a function, and waits until nothing of it is left.
@@ -157,10 +151,7 @@ impl Gateway {
     pub fn remove(&self, function: &str) -> Result<()> {
         let body = json!({ "functionName": function }).to_string();
         let answer = self.client.request("DELETE", "/system/functions", Some(&body), DEPLOYMENT)?;
-        match answer.status {
-            200 | 202 => Ok(()),
-            _ => Err(refused(format!("remove {function}"), answer)),
-        }
+        done(format!("remove {function}"), answer)
     }
 
     /// Calls a function.
@@ -170,6 +161,11 @@ impl Gateway {
     pub fn call(&self, function: &str, body: &str) -> Result<Answer> {
         self.client.post(&format!("/function/{function}"), body, REQUEST)
     }
+}
+
+/// The gateway answers a change with 200 when it is done.
+fn done(what: String, answer: Answer) -> Result<()> {
+    if answer.status == 200 { Ok(()) } else { Err(refused(what, answer)) }
 }
 
 fn refused(what: String, answer: Answer) -> Error {

@@ -33,6 +33,7 @@ pub use http::{Answer, Client};
 pub use machine::{Boot, Machine, Wire};
 pub use qmp::Monitor;
 pub use running::Running;
+pub(crate) use running::free_port;
 pub use shell::{SHELL_LIMIT, Shell};
 pub use writes::{Cut, Entry, Random, SECTOR, Survivor, Writes};
 
