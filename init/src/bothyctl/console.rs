@@ -37,6 +37,13 @@ Commands are those of bothyctl: status, services, logs, ...; `COMMAND --help` ha
 /// Runs a session on standard input.
 pub(super) fn run() -> ExitCode {
     ignore_keys();
+    let code = login();
+    // The end of a session hangs its terminal up, and what a serial line has not sent by then is lost.
+    terminal::drain();
+    code
+}
+
+fn login() -> ExitCode {
     let user = match std::env::var(LOGIN_VARIABLE) {
         Ok(user) => user,
         Err(_) => match terminal::ask("login: ", Some(PASSWORD_LIMIT)) {

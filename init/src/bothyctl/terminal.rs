@@ -2,13 +2,18 @@
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::termios::{InputModes, LocalModes, OptionalActions, OutputModes, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{
+    InputModes, LocalModes, OptionalActions, OutputModes, Termios, tcdrain, tcgetattr, tcsetattr,
+};
 
 /// Longest line that a terminal gives at once (n_tty's buffer).
 const LONGEST_BYTES: usize = 4096;
+/// A full buffer of the slowest serial line takes as long: 4 KiB at 9600 baud. Ctrl-S stops a line for good.
+const LONGEST_DRAIN: Duration = Duration::from_secs(5);
 
 /// What came of waiting for a line.
 #[derive(Debug, PartialEq, Eq)]
@@ -75,6 +80,16 @@ fn read(limit: Option<Duration>) -> Typed {
         }
     }
     Typed::Line(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// Waits until all that was written is sent, or the line is seen to be stopped.
+pub(crate) fn drain() {
+    let (tell, done) = mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = tcdrain(io::stdout());
+        let _ = tell.send(());
+    });
+    let _ = done.recv_timeout(LONGEST_DRAIN);
 }
 
 /// Lines, an echo, keys that mean something: whatever a program left behind.
