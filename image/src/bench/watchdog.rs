@@ -22,8 +22,8 @@ const CALLS: usize = 1_000;
 /// How long it may take to listen, or to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Measures `file`, `rss` (after a first call) and `rss_after_calls` (after 1,000 more), in mode `http`; the last two are medians
-/// of `runs` processes.
+/// Measures `file`, `rss` (after a first call) and `rss_after_calls` (after 1,000 more), in mode `http`; the last two are
+/// medians of `runs` processes.
 ///
 /// # Errors
 /// It cannot be compiled, or started on this machine, or it does not answer.
@@ -91,11 +91,7 @@ impl Running {
 
     /// One call on a connection of its own.
     fn call(&self) -> Result<()> {
-        let answer = self.client.get("/", PATIENCE)?;
-        if answer.status == 200 {
-            return Ok(());
-        }
-        Err(Error::Refused { what: "call the watchdog".into(), status: answer.status, body: answer.body })
+        self.client.get("/", PATIENCE)?.done("call the watchdog".to_owned())
     }
 
     /// What is in memory of it, in bytes: `VmRSS`.

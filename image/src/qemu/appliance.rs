@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Accel, Answer, Boot, Client, Disk, Error, Firmware, Line, Machine, Result, Running};
+use super::{Accel, Answer, Boot, Client, Disk, Firmware, Line, Machine, Result, Running};
 use crate::Artifacts;
 
 /// What `init` prints on the console once every service is ready.
@@ -113,7 +113,7 @@ impl Gateway {
         match answer.status {
             200 => Ok(true),
             404 => Ok(false),
-            _ => Err(refused(format!("look for the function {function}"), answer)),
+            _ => Err(answer.refused(format!("look for the function {function}"))),
         }
     }
 
@@ -131,7 +131,7 @@ impl Gateway {
     /// There was no answer, or a refusal.
     pub fn deploy_document(&self, document: &serde_json::Value) -> Result<()> {
         let answer = self.client.post("/system/functions", &document.to_string(), DEPLOYMENT)?;
-        done(format!("deploy {}", document["service"]), answer)
+        answer.done(format!("deploy {}", document["service"]))
     }
 
     /// Sets how many instances of a function run.
@@ -141,7 +141,7 @@ impl Gateway {
     pub fn scale(&self, function: &str, replicas: u64) -> Result<()> {
         let (path, body) = (format!("/system/scale-function/{function}"), json!({ "replicas": replicas }));
         let answer = self.client.post(&path, &body.to_string(), DEPLOYMENT)?;
-        done(format!("scale {function} to {replicas}"), answer)
+        answer.done(format!("scale {function} to {replicas}"))
     }
 
     /// Removes a function, and waits until nothing of it is left.
@@ -151,7 +151,7 @@ impl Gateway {
     pub fn remove(&self, function: &str) -> Result<()> {
         let body = json!({ "functionName": function }).to_string();
         let answer = self.client.request("DELETE", "/system/functions", Some(&body), DEPLOYMENT)?;
-        done(format!("remove {function}"), answer)
+        answer.done(format!("remove {function}"))
     }
 
     /// Calls a function.
@@ -161,15 +161,6 @@ impl Gateway {
     pub fn call(&self, function: &str, body: &str) -> Result<Answer> {
         self.client.post(&format!("/function/{function}"), body, REQUEST)
     }
-}
-
-/// The gateway answers a change with 200 when it is done.
-fn done(what: String, answer: Answer) -> Result<()> {
-    if answer.status == 200 { Ok(()) } else { Err(refused(what, answer)) }
-}
-
-fn refused(what: String, answer: Answer) -> Error {
-    Error::Refused { what, status: answer.status, body: answer.body.trim().to_owned() }
 }
 
 #[cfg(test)]

@@ -15,6 +15,21 @@ pub struct Answer {
     pub body: String,
 }
 
+impl Answer {
+    /// Whether it says that something is done: 200, and nothing else.
+    ///
+    /// # Errors
+    /// It refuses `what`.
+    pub(crate) fn done(self, what: String) -> Result<()> {
+        if self.status == 200 { Ok(()) } else { Err(self.refused(what)) }
+    }
+
+    /// As the error that it is.
+    pub(crate) fn refused(self, what: String) -> Error {
+        Error::Refused { what, status: self.status, body: self.body.trim().to_owned() }
+    }
+}
+
 /// Talks to one machine.
 #[derive(Clone)]
 pub struct Client {

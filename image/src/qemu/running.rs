@@ -278,6 +278,7 @@ fn said(errors: &Path) -> String {
     String::from_utf8_lossy(&fs::read(errors).unwrap_or_default()).trim().to_owned()
 }
 
+/// A port that was free a moment ago.
 pub(crate) fn free_port() -> Result<u16> {
     let any = "127.0.0.1:0";
     TcpListener::bind(any).and_then(|l| l.local_addr()).map(|a| a.port()).map_err(Error::file("bind", any))

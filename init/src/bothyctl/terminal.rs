@@ -85,7 +85,8 @@ fn read(limit: Option<Duration>) -> Typed {
 /// Waits until all that was written is sent, or the line is seen to be stopped.
 pub(crate) fn drain() {
     let (tell, done) = mpsc::channel();
-    std::thread::spawn(move || {
+    // Where no thread is to be had, its end of the channel is gone at once: nobody waits, and the session ends as it would.
+    let _ = std::thread::Builder::new().spawn(move || {
         let _ = tcdrain(io::stdout());
         let _ = tell.send(());
     });

@@ -16,9 +16,6 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 const FAILURES: u32 = 3;
 const SUCCESSES: u32 = 1;
 
-/// The kind that a deployment waits for.
-const READY: &str = "ready";
-
 /// Longest time and largest count that is taken.
 const MOST: u64 = 3600;
 
@@ -48,7 +45,17 @@ impl Probes {
     /// Reads them; the error is one line for whoever wrote them.
     pub fn parse(annotations: &BTreeMap<String, String>) -> Result<Self, String> {
         let probe = |kind: &str| Probe::parse(annotations, kind);
-        Ok(Self { ready: probe(READY)?, health: probe("health")? })
+        let (ready, health) = (probe("ready")?, probe("health")?);
+        if let Some(Probe { period, successes, .. }) = &ready
+            && period.saturating_mul(*successes).as_secs() > MOST
+        {
+            return Err(format!(
+                "annotation com.openfaas.ready.http.successThreshold: {successes} times, {} s apart, is more than {MOST} s: \
+                 a deployment waits for them",
+                period.as_secs()
+            ));
+        }
+        Ok(Self { ready, health })
     }
 
     /// What is not to be read counts as not there: a document that was taken by an older version must not stop.
@@ -89,14 +96,6 @@ impl Probe {
             failures: count("failureThreshold", FAILURES)?,
             successes: count("successThreshold", SUCCESSES)?,
         };
-        if kind == READY && probe.period.saturating_mul(probe.successes).as_secs() > MOST {
-            return Err(format!(
-                "annotation {prefix}successThreshold: {} times, {} s apart, is more than {MOST} s: a deployment waits for \
-                 them",
-                probe.successes,
-                probe.period.as_secs()
-            ));
-        }
         // Nobody who says nothing pays for questions.
         Ok(annotations.keys().any(|name| name.starts_with(&prefix)).then_some(probe))
     }
