@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 
 use crate::{
-    Cpu, Egress, FunctionName, Hostname, Images, Memory, Namespace, Provider, Registries, Secret, Timeout,
+    Cpu, Egress, FunctionName, Hostname, Images, Memory, Namespace, Provider, Registries, Secret, Stack,
+    Timeout,
 };
 
 /// A machine's configuration.
@@ -21,6 +22,8 @@ pub struct Config {
     pub egress: Egress,
     /// How long images stay that no function is of.
     pub images: Images,
+    /// The queue of asynchronous calls, and what scales functions to zero.
+    pub stack: Stack,
     /// The functions that run from the first boot on, in the order of their names.
     pub functions: Vec<Function>,
 }

@@ -31,6 +31,7 @@ mod registry;
 mod report;
 mod resolve;
 mod secret;
+mod stack;
 mod suggest;
 mod timeout;
 
@@ -44,4 +45,5 @@ pub use provider::Provider;
 pub use quantity::{Cpu, Memory};
 pub use registry::{Mirror, PullPolicy, Registries, Registry, RegistryName};
 pub use secret::Secret;
+pub use stack::{Backoff, Idler, Login, NamedQueue, Nats, NatsUrl, Queue, QueueName, Retries, Stack};
 pub use timeout::Timeout;

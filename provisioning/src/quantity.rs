@@ -108,6 +108,13 @@ impl FromStr for Cpu {
     }
 }
 
+/// An amount in the largest unit of 1024s that divides it.
+pub(crate) fn shown(bytes: u64) -> String {
+    let binary = UNITS.iter().filter(|(unit, size)| unit.ends_with('i') && bytes.is_multiple_of(*size));
+    let largest = binary.max_by_key(|(_, size)| *size);
+    largest.map_or_else(|| bytes.to_string(), |(unit, size)| format!("{}{unit}", bytes / size))
+}
+
 /// A decimal number times a unit, rounded up; nothing when it is no such number, or too large for 64 bits.
 fn scaled(number: &str, unit: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
@@ -152,6 +159,13 @@ mod tests {
             "9999999999999999999999",
         ] {
             assert!(bad.parse::<Memory>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn amounts_are_shown_as_they_are_written() {
+        for text in ["1", "1000", "3Ki", "64Mi", "1Gi", "1Pi"] {
+            assert_eq!(shown(text.parse::<Memory>().unwrap().bytes()), text);
         }
     }
 

@@ -1,15 +1,17 @@
 //! Reads the values of one table by kind, and refuses the keys that nobody asked for.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::fmt;
+use std::ops::{Range, RangeInclusive};
 use std::str::FromStr;
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::Invalid;
 use crate::report::Report;
 use crate::suggest::closest;
+use crate::{Invalid, Memory, quantity, timeout};
 
 /// Where tables end and other tables' keys begin, for "belongs there" hints.
 pub(crate) type Elsewhere = [(&'static str, &'static [&'static str])];
@@ -73,25 +75,48 @@ impl<'a, 't> Reader<'a, 't, '_> {
         }
     }
 
-    /// A whole number from 0 to 100.
-    pub(crate) fn percent(&mut self, key: &str) -> Option<u8> {
+    /// A whole number of a range.
+    pub(crate) fn integer<T>(&mut self, key: &str, range: RangeInclusive<T>) -> Option<T>
+    where
+        T: TryFrom<u64> + PartialOrd + fmt::Display,
+    {
         let value = self.get(key)?;
-        let expected = "a whole number from 0 to 100";
-        match value.get_ref() {
-            DeValue::Integer(number) => {
-                let fits =
-                    number.as_str().parse().ok().filter(|percent| number.radix() == 10 && *percent <= 100);
-                if fits.is_none() {
-                    let message = format!("`{}` is no percentage, expected {expected}", short(key));
-                    self.report.problem(value.span(), message, None);
-                }
-                fits
-            }
-            other => {
-                self.wrong_kind(key, value.span(), expected, other);
-                None
-            }
+        let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        let DeValue::Integer(number) = value.get_ref() else {
+            self.wrong_kind(key, value.span(), &expected, value.get_ref());
+            return None;
+        };
+        let parsed = u64::from_str_radix(number.as_str(), number.radix()).ok();
+        let fits = parsed.and_then(|number| T::try_from(number).ok()).filter(|number| range.contains(number));
+        if fits.is_none() {
+            let message = format!("`{}` is {}, expected {expected}", short(key), short(&number.to_string()));
+            self.report.problem(value.span(), message, None);
         }
+        fits
+    }
+
+    /// A time of so many seconds, written as a string with units.
+    pub(crate) fn time(&mut self, key: &str, seconds: RangeInclusive<u64>) -> Option<Duration> {
+        let (text, place) = self.string(key)?;
+        let time = timeout::within(text, seconds);
+        time.map_err(|invalid| self.report.problem(place, format!("`{key}` {invalid}"), None)).ok()
+    }
+
+    /// An amount of memory or disk, in bytes.
+    pub(crate) fn memory(&mut self, key: &str, bytes: RangeInclusive<u64>) -> Option<u64> {
+        let place = self.get(key)?.span();
+        let memory: Memory = self.value(key)?;
+        let fits = bytes.contains(&memory.bytes());
+        if !fits {
+            let message = format!(
+                "`{key}` is {}, expected an amount from {} to {}",
+                short(memory.as_str()),
+                quantity::shown(*bytes.start()),
+                quantity::shown(*bytes.end())
+            );
+            self.report.problem(place, message, None);
+        }
+        fits.then(|| memory.bytes())
     }
 
     /// A table within this one.
@@ -170,18 +195,20 @@ impl<'a, 't> Reader<'a, 't, '_> {
             }
             let list: Vec<String> = known.iter().map(|known| format!("`{known}`")).collect();
             let message = format!("unknown key `{}` {title}, expected {}", short(word), list.join(", "));
-            let home = elsewhere.iter().find(|(_, keys)| keys.contains(&word));
+            let homes = elsewhere.iter().filter(|(_, keys)| keys.contains(&word));
+            let homes: Vec<&str> = homes.map(|(place, _)| *place).collect();
             let meant = if self.report.is_flooded() { None } else { closest(word, known) };
-            let hint = match (meant, home) {
-                (Some(meant), _) => Some(format!("did you mean `{meant}`?")),
-                (None, Some((place, _))) => Some(format!("`{word}` belongs {place}")),
-                (None, None) => None,
+            let hint = match meant {
+                Some(meant) => Some(format!("did you mean `{meant}`?")),
+                None if homes.is_empty() => None,
+                None => Some(format!("`{word}` belongs {}", homes.join(", or "))),
             };
             self.report.problem(key.span(), message, hint);
         }
     }
 
-    fn wrong_kind(&mut self, key: &str, place: Range<usize>, expected: &str, found: &DeValue<'_>) {
+    /// Says that a value is of another kind than expected.
+    pub(crate) fn wrong_kind(&mut self, key: &str, place: Range<usize>, expected: &str, found: &DeValue<'_>) {
         let (kind, hint) = match found {
             DeValue::String(_) => ("a string", None),
             DeValue::Integer(_) | DeValue::Float(_) => {

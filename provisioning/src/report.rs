@@ -135,8 +135,11 @@ impl<'t> Report<'t> {
         // A password that could not even be read as a value has no place of its own: hide by the key's name.
         let lower = raw.to_ascii_lowercase();
         let named = lower.find("password").and_then(|at| raw.get(at..)?.find('=').map(|equals| at + equals));
+        // A user and a password before an address's host (RFC 3986, 3.2.1).
+        let userinfo = raw.find("://").and_then(|start| Some(start + 3..raw.rfind('@')?));
         let hidden = |at: usize| {
-            named.is_some_and(|equals| at > equals)
+            userinfo.as_ref().is_some_and(|userinfo| userinfo.contains(&at))
+                || named.is_some_and(|equals| at > equals)
                 || self.secrets.iter().any(|secret| secret.contains(&(start + at)))
         };
         raw.char_indices()
@@ -214,6 +217,13 @@ mod tests {
         let shown = rendered("gateway.password = \"swordfish", 19..20);
         assert!(!shown.contains("swordfish"), "{shown}");
         assert!(shown.contains("gateway.password = \"*********"), "{shown}");
+    }
+
+    #[test]
+    fn a_user_in_an_address_is_masked() {
+        let shown = rendered("urll = \"nats://me:swordfish@a,nats://me:sword@fish@b\"", 0..4);
+        assert!(shown.contains("nats://***********************************@b\""), "{shown}");
+        assert!(rendered("me@example.org, http://a\"", 0..1).contains("me@example.org, http://a"));
     }
 
     #[test]

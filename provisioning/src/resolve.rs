@@ -1,5 +1,7 @@
 //! From the tables of a file to a [`Config`]: which keys there are, what each must be, and the defaults.
 
+mod stack;
+
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -17,7 +19,8 @@ use crate::{
 /// The only version of the file that there is.
 const VERSION: &str = "1";
 
-const TOP: [&str; 7] = ["version", "hostname", "gateway", "registries", "egress", "images", "functions"];
+const TOP: [&str; 8] =
+    ["version", "hostname", "gateway", "registries", "egress", "images", "stack", "functions"];
 const GATEWAY: [&str; 8] =
     ["user", "password", "provider_name", "timeout", "tls_certificate", "tls_key", "tls_listen", "tls_only"];
 /// The port of plain HTTP, which is taken.
@@ -53,6 +56,11 @@ const ELSEWHERE: &Elsewhere = &[
     ("under `[registries.\"HOST\"]`", &REGISTRY),
     ("under `[egress]`", &EGRESS),
     ("under `[images]`", &IMAGES),
+    ("under `[stack]`", &stack::STACK),
+    ("under `[stack.nats]`", &stack::NATS),
+    ("under `[stack.queue]`", &stack::QUEUE),
+    ("under `[stack.queues.NAME]`", &stack::NAMED_QUEUE),
+    ("under `[stack.idler]`", &stack::IDLER),
     ("under `[functions.NAME]`", &FUNCTION),
     ("under `[functions.NAME.limits]` or `[functions.NAME.requests]`", &RESOURCES),
 ];
@@ -69,12 +77,13 @@ pub(crate) fn config<'t>(root: &DeTable<'t>, report: &mut Report<'t>) -> Config 
     let registries = top.table("registries").map(|table| registries(table, top.report)).unwrap_or_default();
     let egress = top.table("egress").map(|table| egress(table, top.report)).unwrap_or_default();
     let images = top.table("images").map(|table| images(table, top.report)).unwrap_or_default();
+    let stack = top.table("stack").map(|table| stack::stack(table, top.report)).unwrap_or_default();
     let functions = top.table("functions").into_iter().flat_map(DeTable::iter);
     let functions = functions.filter_map(|(name, value)| {
         let name = (name.get_ref().as_ref(), name.span());
         function(name, value, top.report)
     });
-    Config { hostname, gateway, registries, egress, images, functions: functions.collect() }
+    Config { hostname, gateway, registries, egress, images, stack, functions: functions.collect() }
 }
 
 /// Whether the file is of a version that this program can read; if not, no other complaint about it means anything.
@@ -214,7 +223,7 @@ fn egress<'t>(table: &DeTable<'t>, report: &mut Report<'t>) -> Egress {
 fn images<'t>(table: &DeTable<'t>, report: &mut Report<'t>) -> Images {
     let mut reader = Reader { table, report };
     reader.only("in `[images]`", &IMAGES, ELSEWHERE);
-    let (high, low) = (reader.percent(HIGH), reader.percent(LOW));
+    let (high, low) = (reader.integer(HIGH, 0..=100), reader.integer(LOW, 0..=100));
     let default = Images::default();
     let images = Images {
         high_threshold: high.unwrap_or(default.high_threshold),

@@ -1,7 +1,7 @@
 //! "Did you mean": the known key that a wrong one was probably meant to be.
 
 /// What other tools call these things (OpenFaaS' stack file and its API, docker-compose).
-const ALIASES: [(&str, &str); 13] = [
+const ALIASES: [(&str, &str); 15] = [
     ("env", "environment"),
     ("envvars", "environment"),
     ("fprocess", "env_process"),
@@ -15,6 +15,8 @@ const ALIASES: [(&str, &str); 13] = [
     ("internet", "world"),
     ("allowed", "allow"),
     ("outbound", "egress"),
+    ("address", "url"),
+    ("creds", "credentials"),
 ];
 
 /// The key of `known` that `word` is likely to mean.

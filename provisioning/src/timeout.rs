@@ -1,6 +1,7 @@
 //! The longest time of a call.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -41,15 +42,32 @@ impl FromStr for Timeout {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let fits = seconds(text).filter(|seconds| (1..=LONGEST_SECONDS).contains(seconds));
-        let seconds = fits.ok_or_else(|| {
-            Invalid(
-                "is not a time, expected something like \"90s\", \"5m\" or \"1h30m\", from 1s to 24h"
-                    .to_owned(),
-            )
-        })?;
-        Ok(Self(Duration::from_secs(seconds)))
+        within(text, 1..=LONGEST_SECONDS).map(Self)
     }
+}
+
+/// A time that is written so, of so many seconds.
+pub(crate) fn within(text: &str, range: RangeInclusive<u64>) -> Result<Duration, Invalid> {
+    let fits = seconds(text).filter(|seconds| range.contains(seconds));
+    fits.map(Duration::from_secs).ok_or_else(|| {
+        Invalid(format!(
+            "is not a time, expected something like \"90s\", \"5m\" or \"1h30m\", from {} to {}",
+            shown(*range.start()),
+            shown(*range.end())
+        ))
+    })
+}
+
+/// Such a time as it is written, in the fewest units.
+pub(crate) fn shown(seconds: u64) -> String {
+    let (mut rest, mut text) = (seconds, String::new());
+    for (unit, size) in UNITS {
+        if rest >= size {
+            text.push_str(&format!("{}{unit}", rest / size));
+            rest %= size;
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
 /// The sum of numbers with units, each unit once and the larger ones first.
@@ -70,6 +88,13 @@ fn seconds(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_shown_as_it_is_written() {
+        for text in ["0s", "1s", "1m30s", "2m", "1h1s", "720h"] {
+            assert_eq!(seconds(text).map(shown).as_deref(), Some(text));
+        }
+    }
 
     #[test]
     fn times() {

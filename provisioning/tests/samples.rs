@@ -3,8 +3,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use provisioning::{Config, Images, PullPolicy, default_document, parse, parse_bytes};
+use provisioning::{
+    Backoff, Config, Idler, Images, Login, Nats, NatsUrl, PullPolicy, Queue, Retries, Stack,
+    default_document, parse, parse_bytes,
+};
 
 fn samples(kind: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/samples").join(kind);
@@ -76,6 +80,31 @@ fn the_full_file_means_what_it_says() {
     let allowed: Vec<String> = config.egress.allow.iter().map(ToString::to_string).collect();
     assert_eq!(allowed, ["10.0.0.7:5432", "10.1.0.0/16", "10.1.0.9"]);
     assert!(config.egress.nats && !config.egress.world);
+    let nats = config.stack.nats;
+    assert_eq!(nats.url.unwrap().servers(), ["tls://10.0.0.5:4222", "tls://nats.example.org:4333"]);
+    assert_eq!((nats.replicas, nats.ca.as_deref()), (3, Some(Path::new("/boot/nats-ca.pem"))));
+    assert_eq!(
+        nats.login,
+        Some(Login::Password { user: "barn:7".to_owned(), password: "hay and straw".parse().unwrap() })
+    );
+    let queue = config.stack.queue;
+    assert_eq!((queue.max_inflight, queue.ack_wait), (1000, Duration::from_secs(3600)));
+    assert_eq!((queue.max_body, queue.max_bytes), (1 << 30, Some(1 << 30)));
+    assert_eq!(
+        queue.retries,
+        Retries {
+            attempts: 0,
+            initial_wait: Duration::from_secs(1),
+            max_wait: Duration::from_secs(24 * 3600),
+            codes: [429, 503].into(),
+            backoff: Backoff::Equal,
+        }
+    );
+    let queues: Vec<(&str, Option<u32>)> =
+        config.stack.queues.iter().map(|(name, queue)| (name.as_str(), queue.max_inflight)).collect();
+    assert_eq!(queues, [("faas-request", None), ("slow_queue", Some(1))]);
+    let (inactivity, interval) = (Duration::from_secs(30 * 24 * 3600), Duration::from_secs(1));
+    assert_eq!(config.stack.idler, Idler { inactivity, interval });
     let names: Vec<&str> = config.functions.iter().map(|function| function.name.as_str()).collect();
     assert_eq!(names, ["figlet", "weather-station"]);
     let figlet = &config.functions[0];
@@ -102,6 +131,22 @@ fn the_full_file_means_what_it_says() {
 }
 
 #[test]
+fn a_credentials_file_and_a_list_of_codes_are_taken_too() {
+    let file = samples("good").into_iter().find(|file| name(file) == "stack.toml").unwrap();
+    let stack = parse(&fs::read_to_string(file).unwrap(), "stack.toml").unwrap().stack;
+    assert_eq!(stack.nats.login, Some(Login::Credentials("/boot/nats.creds".into())));
+    assert_eq!(stack.nats.url.unwrap().servers(), ["nats://[fd00::7]:4222"]);
+    assert_eq!(stack.queue.retries.codes, [400, 599].into());
+    assert_eq!(stack.queue.retries.max_wait, stack.queue.retries.initial_wait);
+}
+
+#[test]
+fn no_call_is_made_again_for_its_code_where_the_list_is_empty() {
+    let parsed = parse("version = 1\n[stack.queue]\nretry_http_codes = []\n", "f").unwrap();
+    assert!(parsed.stack.queue.retries.codes.is_empty());
+}
+
+#[test]
 fn the_default_document_sets_nothing() {
     assert_eq!(parse(default_document(), "bothy.toml").unwrap(), Config::default());
 }
@@ -117,11 +162,13 @@ fn the_default_document_explains_every_key() {
         (is_key
             || line.starts_with("[functions.figlet]")
             || line.starts_with("[registries")
+            || line.starts_with("[stack.")
             || ["[egress]", "[images]"].contains(&line))
         .then(|| line.to_owned())
     };
     // Only one of the two makes sense at a time.
-    let lines = default_document().lines().filter(|line| !line.starts_with("# insecure"));
+    let apart = ["# insecure", "# credentials"];
+    let lines = default_document().lines().filter(|line| !apart.iter().any(|one| line.starts_with(one)));
     let on: Vec<String> = lines.map(|line| example(line).unwrap_or_else(|| line.to_owned())).collect();
     let config = parse(&on.join("\n"), "bothy.toml").unwrap_or_else(|wrong| panic!("{wrong}"));
     let figlet = &config.functions[0];
@@ -135,6 +182,13 @@ fn the_default_document_explains_every_key() {
     }
     assert!(config.egress.nats && !config.egress.world && config.egress.allow.len() == 3);
     assert_eq!(config.images, Images::default());
+    let Stack { nats, queue, queues, idler } = &config.stack;
+    assert!(nats.url.as_ref().is_some_and(NatsUrl::is_tls) && nats.login.is_some() && nats.ca.is_some());
+    assert!(queue.max_bytes.is_some() && queues.len() == 1);
+    // What is no example there is the default.
+    assert_eq!(nats.replicas, Nats::default().replicas);
+    assert_eq!(Queue { max_bytes: None, ..queue.clone() }, Queue::default());
+    assert_eq!(*idler, Idler::default());
     let registry = config.registries.named.values().next().unwrap();
     assert!(registry.mirrors.len() == 2 && registry.ca.is_some());
     assert!(!figlet.secrets.is_empty() && !figlet.constraints.is_empty());
