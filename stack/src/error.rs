@@ -177,6 +177,12 @@ pub enum Error {
     /// There are no more threads, or not what they need.
     #[error("start the threads for connections: {0}")]
     Threads(#[source] io::Error),
+    /// The kernel does not tell us of signals.
+    #[error("listen for signals: {source}")]
+    Signals {
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// A value from outside is wrong.
     #[error("{what} {reason}")]
     Invalid {

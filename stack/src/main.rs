@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use stack::{gateway, handed, log, logging};
+use stack::{gateway, handed, log, logging, worker};
 
 #[derive(Parser)]
 #[command(name = "stack", version, about = "The OpenFaaS-compatible stack of a Bothy machine")]
@@ -19,6 +19,8 @@ struct Cli {
 enum Program {
     /// Serve the API and keep the functions running
     Gateway(Box<gateway::Options>),
+    /// Make the asynchronous calls that wait in the queues
+    QueueWorker(Box<worker::Options>),
     /// Carry the functions' output into the journal
     Log {
         /// Folder of the FIFOs for the functions' output
@@ -46,6 +48,14 @@ fn main() -> anyhow::Result<()> {
             // A blocked thread (a disk that does not answer) must not hold up the end.
             runtime.shutdown_timeout(std::time::Duration::from_secs(1));
             Ok(served?)
+        }
+        Program::QueueWorker(options) => {
+            let _last_words = logging::start("queue-worker", cli.log.as_deref());
+            // It waits for others most of the time: one thread is enough, and the smallest.
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let worked = runtime.block_on(worker::run(*options));
+            runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+            Ok(worked?)
         }
         Program::Log { fifo_dir, journal } => {
             let _last_words = logging::start("log", cli.log.as_deref());

@@ -13,7 +13,9 @@ pub mod targets;
 
 // What is not public in `stack` is taken by path, as the watchdog does: nothing is public for the sake of this. These are
 // the names that such a file calls `crate::NAME`.
-pub use stack::{base64, containerd, desired, duration, error, key, object, reconcile, runtime, timestamp};
+pub use stack::{
+    base64, containerd, desired, duration, error, key, object, random, reconcile, runtime, timestamp,
+};
 
 #[path = "../../src/gateway"]
 pub mod gateway {

@@ -64,7 +64,7 @@ impl Clock {
 
     /// Counts only while what was given out of a body is not read: it may take for ever to come.
     pub fn pace(&self, limit: Duration, body: Body) -> Body {
-        Paced { body, limit, counting: None, inside: self.enter() }.boxed()
+        Paced { body, limit, counting: None, inside: self.enter() }.boxed_unsync()
     }
 
     /// For who ends the connection; with `patience` also when it has carried nothing for so long.
@@ -114,7 +114,7 @@ impl Counting {
 
     /// Counts until a body was sent.
     pub fn hold(self, body: Body) -> Body {
-        Held { body, counting: self }.boxed()
+        Held { body, counting: self }.boxed_unsync()
     }
 }
 
@@ -266,7 +266,7 @@ mod tests {
         let mut watch = clock.watch(None);
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
         let short = Duration::from_millis(50);
-        let mut body = clock.pace(short / 2, Channel(receiver).boxed());
+        let mut body = clock.pace(short / 2, Channel(receiver).boxed_unsync());
         let next = tokio::spawn(async move { (body.frame().await.unwrap().unwrap(), body) });
         assert!(timeout(short * 2, watch.ring()).await.is_err(), "nothing came, nothing has to be read");
         sender.send(b"x").unwrap();

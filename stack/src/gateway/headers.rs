@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hyper::HeaderMap;
 use hyper::header::{
     CONNECTION, COOKIE, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
 use hyper::http::uri::Authority;
+use hyper::{HeaderMap, Response};
+
+use crate::random;
 
 /// Follows one call through all logs.
 pub const CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
@@ -49,7 +51,21 @@ impl Stamp {
         let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
         let number = |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
         let call_id = headers.get(CALL_ID).filter(|id| !id.is_empty()).cloned();
-        Self { call_id: call_id.unwrap_or_else(|| number(uuid())), start: number(nanoseconds.to_string()) }
+        Self {
+            call_id: call_id.unwrap_or_else(|| number(random::uuid())),
+            start: number(nanoseconds.to_string()),
+        }
+    }
+
+    /// The call's identifier.
+    pub fn call_id(&self) -> &HeaderValue {
+        &self.call_id
+    }
+
+    /// An answer that is marked.
+    pub fn marked<B>(&self, mut response: Response<B>) -> Response<B> {
+        self.mark(response.headers_mut());
+        response
     }
 
     /// Marks an answer.
@@ -105,22 +121,6 @@ pub fn strip(headers: &mut HeaderMap) {
     for name in &found {
         headers.remove(name);
     }
-}
-
-/// A random UUID (RFC 9562, version 4). The standard library's hash seeds are the kernel's randomness; identifiers
-/// need no more than to differ.
-fn uuid() -> String {
-    use std::hash::{BuildHasher, RandomState};
-    let random = || u128::from(RandomState::new().hash_one(0));
-    let bits = (random() << 64 | random()) & !(0xf << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62;
-    let mut text = String::with_capacity(36);
-    for (at, byte) in bits.to_be_bytes().into_iter().enumerate() {
-        if matches!(at, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.extend([byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0')));
-    }
-    text
 }
 
 #[cfg(test)]
@@ -190,13 +190,5 @@ mod tests {
         assert_eq!(headers["host"], "bothy:8443");
         from_http2(&mut headers, None);
         assert_eq!(headers.len(), 2);
-    }
-
-    #[test]
-    fn identifiers() {
-        let (one, two) = (uuid(), uuid());
-        assert_ne!(one, two);
-        assert_eq!(one.as_bytes()[14], b'4');
-        assert!(b"89ab".contains(&one.as_bytes()[19]));
     }
 }

@@ -58,7 +58,7 @@ pub async fn pass_on(socket: &Path, request: Request<Incoming>) -> Result<Respon
         );
         refuse(StatusCode::SERVICE_UNAVAILABLE, message)
     })?;
-    let mut response = Response::new(Lines { stream, piece: vec![0; PIECE_BYTES].into() }.boxed());
+    let mut response = Response::new(Lines { stream, piece: vec![0; PIECE_BYTES].into() }.boxed_unsync());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     Ok(response)
 }
@@ -99,7 +99,7 @@ mod tests {
         let listener = UnixListener::bind(&path).unwrap();
         let stream = UnixStream::connect(&path).await.unwrap();
         let (mut supervisor, _) = listener.accept().await.unwrap();
-        let mut body = Lines { stream, piece: vec![0; 8].into() }.boxed();
+        let mut body = Lines { stream, piece: vec![0; 8].into() }.boxed_unsync();
         supervisor.write_all(b"{\"a\":1}\n").await.unwrap();
         let mut seen = Vec::new();
         while seen.len() < 8 {

@@ -1,14 +1,16 @@
 //! `stack gateway`: HTTP in, straight to the function out, and the API that says which functions there should be.
 
 mod alert;
+mod asynchronous;
 mod auth;
 mod called;
+mod calls;
 mod check;
 mod claims;
 mod clock;
 mod connection;
+mod dead_letters;
 mod headers;
-mod lanes;
 mod logs;
 mod machine;
 mod metrics;
@@ -17,6 +19,7 @@ mod namespaces;
 mod options;
 mod proxy;
 mod query;
+mod queues;
 mod reply;
 mod router;
 mod secrets;
@@ -25,7 +28,6 @@ mod system;
 mod target;
 mod tls;
 mod ui;
-mod upstream;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -41,7 +43,12 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+pub use headers::CALL_ID;
+pub use metrics::process::write as process_metrics;
+pub use metrics::{Listen, serve as serve_metrics, text};
 pub use options::Options;
+pub use reply::INTERNAL;
+pub use target::target;
 
 use crate::containerd::{Containerd, Layout, Runtime};
 use crate::desired::{self, Document, Namespaces, Store, Unreadable};
@@ -77,6 +84,7 @@ pub struct Gateway {
     control: PathBuf,
     logs: logs::Logs,
     requests: metrics::Requests,
+    queues: queues::Queues,
     /// Cancelled when no more connections are taken: what would go on for ever ends.
     ending: CancellationToken,
 }
@@ -112,11 +120,13 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
         control: options.control.clone(),
         logs: logs::Logs::new(journalctl, journal, ending.clone()),
         requests: metrics::Requests::default(),
+        queues: queues::Queues::open(&config.stack, &options.nats_store, options.nats.as_deref()).await?,
         ending,
     });
     tracing::info!("listening on {}", options.listen);
     if let metrics::Listen(Some(address)) = options.metrics_listen {
-        tokio::spawn(metrics::serve(address, gateway.clone()));
+        let of = gateway.clone();
+        tokio::spawn(metrics::serve(address, Arc::new(move || of.exposition())));
     }
     tokio::spawn(async move {
         ready_after(CONTAINERD, reconcile::begin(&world, &functions)).await;
@@ -144,6 +154,11 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
         .filter(|tls| tls.only)
         .map(|tls| Neighbours { functions, tls_port: tls.listen.port() });
     tokio::spawn(server.clone().open(Door { listener, tls: None, only }));
+    // A door of its own: whoever keeps the other ones busy does not keep calls in their queues.
+    let inside = options.worker_listen;
+    let workers = TcpListener::bind(inside).await;
+    let listener = workers.map_err(|source| Error::Listen { address: inside.to_string(), source })?;
+    tokio::spawn(server.clone().open(Door { listener, tls: None, only: None }));
     match secure {
         Some(secure) => open_tls(&server, secure, handed.remove(tls::SOCKET), known)?,
         None => tls::forget(),

@@ -17,6 +17,15 @@ pub struct Options {
     /// Address and port to listen on, unless a socket is handed over (LISTEN_FDS, LISTEN_FDNAMES=http)
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
+    /// Address and port for the queue-worker, whose calls come this way
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8083")]
+    pub worker_listen: SocketAddr,
+    /// The machine's own NATS server, used unless the configuration names others [default: nats://127.0.0.1:4222]
+    #[arg(long, value_name = "URL")]
+    pub nats: Option<String>,
+    /// Its folder, whose file system is synced before an asynchronous call counts as accepted
+    #[arg(long, value_name = "FOLDER", default_value = "/var/lib/nats")]
+    pub nats_store: PathBuf,
     /// Address and port of /metrics; empty: none
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8082")]
     pub metrics_listen: Listen,

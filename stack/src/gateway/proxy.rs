@@ -21,9 +21,9 @@ use super::clock::{Clock, Counting};
 use super::headers::{self, Stamp, from_http2, strip};
 use super::reply::{Body, BodyError, empty, proxy_error, text};
 use super::target::target;
-use super::upstream::{Failure, Outgoing, Received, Upstream};
 use crate::key::Key;
 use crate::reconcile::{Running, State, Tally};
+use crate::upstream::{Failure, Outgoing, Received, Upstream};
 
 /// Upgraded connections (websockets) at a time: they have no time limit, and each holds two sockets and two buffers.
 const TUNNELS: usize = 256;
@@ -38,7 +38,7 @@ pub struct Proxy {
 impl Proxy {
     /// `limit` is the longest that a call may take, its bodies included.
     pub fn new(limit: Duration) -> Self {
-        Self { upstream: Upstream::new(), limit, tunnels: Arc::new(Semaphore::new(TUNNELS)) }
+        Self { upstream: Upstream::default(), limit, tunnels: Arc::new(Semaphore::new(TUNNELS)) }
     }
 }
 
@@ -151,7 +151,7 @@ impl Gateway {
         let fallback = request_type.unwrap_or(HeaderValue::from_static("text/plain"));
         response.headers_mut().entry(CONTENT_TYPE).or_insert(fallback);
         let time = time.take();
-        response.map(|body| Call { body, time, inside: (running, tally) }.boxed())
+        response.map(|body| Call { body, time, inside: (running, tally) }.boxed_unsync())
     }
 }
 
@@ -234,7 +234,8 @@ fn upgrade_of(request: &Request<Incoming>) -> Option<HeaderValue> {
     asked.then(|| request.headers().get(UPGRADE).cloned())?
 }
 
-fn not_found(name: &str) -> Response<Body> {
+/// There is no such function. It is the platform that says so, and not a function: whoever calls in the background tries again.
+pub(super) fn not_found(name: &str) -> Response<Body> {
     let (short, full) = match Key::from_path(name) {
         Some(key) => (key.name.to_string(), key.to_string()),
         None => (name.to_owned(), name.to_owned()),
@@ -242,7 +243,7 @@ fn not_found(name: &str) -> Response<Body> {
     let message = format!(
         "error finding function {full}: server returned non-200 status code (404) for function, {short}, body: "
     );
-    text(StatusCode::NOT_FOUND, message)
+    proxy_error(StatusCode::NOT_FOUND, message)
 }
 
 /// Carries the bytes of both directions until either side has enough.

@@ -18,6 +18,11 @@ impl Query {
     }
 }
 
+/// A part of a path, decoded: a plus sign is one there.
+pub fn decode_path(text: &str) -> String {
+    decode(&text.replace('+', "%2B"))
+}
+
 /// A percent sign that two hex digits do not follow is itself; what is no UTF-8 is made so.
 fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
@@ -56,6 +61,11 @@ mod tests {
         }
         assert_eq!(Query::parse(None).last("a"), None);
         assert_eq!(Query::parse(Some("a=1&a=")).last("a"), None);
+    }
+
+    #[test]
+    fn paths_have_plus_signs() {
+        assert_eq!(decode_path("a+b%20c%"), "a+b c%");
     }
 
     proptest! {

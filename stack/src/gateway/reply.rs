@@ -1,7 +1,7 @@
 //! Answers that the gateway gives itself.
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, WWW_AUTHENTICATE,
 };
@@ -12,7 +12,7 @@ use serde::Serialize;
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A body of either side.
-pub type Body = BoxBody<Bytes, BodyError>;
+pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 
 /// Marks answers that come from the platform and not from the function.
 pub const INTERNAL: HeaderName = HeaderName::from_static("x-openfaas-internal");
@@ -107,5 +107,5 @@ pub fn proxy_error(status: StatusCode, message: impl Into<String>) -> Response<B
 }
 
 fn body(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed()
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }

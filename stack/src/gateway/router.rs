@@ -48,6 +48,16 @@ pub enum Route<'a> {
     Machine,
     /// Any method of a function, /function/NAME and below: the name as written, and the raw path behind it.
     Invoke(&'a str, &'a str),
+    /// The same for /async-function/NAME: the call is made later.
+    Enqueue(&'a str, &'a str),
+    /// GET or DELETE /system/calls/CALL-ID, with the identifier as the path has it.
+    Call(Act, &'a str),
+    /// GET /system/dead-letters
+    DeadLetters,
+    /// GET or DELETE /system/dead-letters/NUMBER
+    DeadLetter(Act, u64),
+    /// POST /system/dead-letters/NUMBER/replay
+    Replay(u64),
     /// GET /
     Root,
     /// GET /ui/
@@ -62,7 +72,7 @@ impl Route<'_> {
     /// Whether only the administrator may go there.
     pub fn is_guarded(&self, path: &str) -> bool {
         match self {
-            Self::Health | Self::Invoke(..) | Self::Root | Self::Clean(_) => false,
+            Self::Health | Self::Invoke(..) | Self::Enqueue(..) | Self::Root | Self::Clean(_) => false,
             // What lies below /system is nobody else's business, existing or not.
             Self::Nothing(_) => path.starts_with("/system/"),
             _ => true,
@@ -78,7 +88,10 @@ const PAGE_NAME: &str = "/ui";
 pub fn route<'a>(method: &Method, path: &'a str) -> Route<'a> {
     // A function's own path belongs to the function, byte for byte.
     if let Some((name, rest)) = path.strip_prefix("/function/").and_then(split_name) {
-        return invocation(method, name, rest);
+        return invocation(method, Route::Invoke(name, rest));
+    }
+    if let Some((name, rest)) = path.strip_prefix("/async-function/").and_then(split_name) {
+        return invocation(method, Route::Enqueue(name, rest));
     }
     let clean = cleaned(path);
     if clean.as_deref().unwrap_or(path) == PAGE_NAME {
@@ -98,6 +111,7 @@ pub fn route<'a>(method: &Method, path: &'a str) -> Route<'a> {
         "/system/namespaces" => only(Method::GET, Route::Namespaces),
         "/system/secrets" => act(method).map_or_else(refused, Route::Secrets),
         "/system/alert" => only(Method::POST, Route::Alert),
+        "/system/dead-letters" => only(Method::GET, Route::DeadLetters),
         "/system/functions" => match *method {
             Method::GET => Route::List,
             Method::POST => Route::Create,
@@ -112,6 +126,13 @@ pub fn route<'a>(method: &Method, path: &'a str) -> Route<'a> {
                 path.strip_prefix("/system/scale-function/").filter(|name| is_name(name))
             {
                 only(Method::POST, Route::Scale(name))
+            } else if let Some(id) = path.strip_prefix("/system/calls/").filter(|id| !id.is_empty()) {
+                match act(method) {
+                    Some(act @ (Act::Read | Act::Remove)) => Route::Call(act, id),
+                    _ => refused(),
+                }
+            } else if let Some(rest) = path.strip_prefix("/system/dead-letters/") {
+                dead_letter(method, rest)
             } else if let Some(name) = namespace(path, "/system/namespace/") {
                 act(method).map_or_else(refused, |act| Route::Namespace(act, name))
             } else if let Some(name) = namespace(path, "/system/namespaces/").filter(|name| !name.is_empty())
@@ -131,10 +152,10 @@ pub fn route<'a>(method: &Method, path: &'a str) -> Route<'a> {
 /// Finds the route of what is for a function whatever its path is.
 pub fn route_to<'a>(name: &'a str, method: &Method, path: &'a str) -> Route<'a> {
     // `OPTIONS *` and CONNECT have no path; they ask for the server itself.
-    if path.starts_with('/') { invocation(method, name, path) } else { route(method, path) }
+    if path.starts_with('/') { invocation(method, Route::Invoke(name, path)) } else { route(method, path) }
 }
 
-fn invocation<'a>(method: &Method, name: &'a str, rest: &'a str) -> Route<'a> {
+fn invocation<'a>(method: &Method, call: Route<'a>) -> Route<'a> {
     match *method {
         Method::GET
         | Method::HEAD
@@ -142,7 +163,18 @@ fn invocation<'a>(method: &Method, name: &'a str, rest: &'a str) -> Route<'a> {
         | Method::PUT
         | Method::PATCH
         | Method::DELETE
-        | Method::OPTIONS => Route::Invoke(name, rest),
+        | Method::OPTIONS => call,
+        _ => refused(),
+    }
+}
+
+/// What is behind `/system/dead-letters/`.
+fn dead_letter<'a>(method: &Method, rest: &str) -> Route<'a> {
+    let (number, replay) = rest.strip_suffix("/replay").map_or((rest, false), |number| (number, true));
+    let Ok(number) = number.parse() else { return Route::Nothing(StatusCode::NOT_FOUND) };
+    match (act(method), replay) {
+        (Some(act @ (Act::Read | Act::Remove)), false) => Route::DeadLetter(act, number),
+        (Some(Act::Create), true) => Route::Replay(number),
         _ => refused(),
     }
 }
@@ -258,7 +290,22 @@ mod tests {
             (Method::POST, "/system/machine", Route::Machine),
             (Method::GET, "/system/machine", not_allowed()),
             (Method::GET, "/metrics", not_found()),
-            (Method::POST, "/async-function/f", not_found()),
+            (Method::POST, "/async-function/f", Route::Enqueue("f", "")),
+            (Method::GET, "/async-function/f.dev/a//b/../%2F", Route::Enqueue("f.dev", "/a//b/../%2F")),
+            (Method::TRACE, "/async-function/f", not_allowed()),
+            (Method::POST, "/async-function/", not_found()),
+            (Method::GET, "/system/calls/a%2Fb", Route::Call(Act::Read, "a%2Fb")),
+            (Method::DELETE, "/system/calls/1", Route::Call(Act::Remove, "1")),
+            (Method::POST, "/system/calls/1", not_allowed()),
+            (Method::GET, "/system/calls/", not_found()),
+            (Method::GET, "/system/dead-letters", Route::DeadLetters),
+            (Method::DELETE, "/system/dead-letters", not_allowed()),
+            (Method::GET, "/system/dead-letters/7", Route::DeadLetter(Act::Read, 7)),
+            (Method::DELETE, "/system/dead-letters/7", Route::DeadLetter(Act::Remove, 7)),
+            (Method::POST, "/system/dead-letters/7/replay", Route::Replay(7)),
+            (Method::GET, "/system/dead-letters/7/replay", not_allowed()),
+            (Method::POST, "/system/dead-letters/7", not_allowed()),
+            (Method::GET, "/system/dead-letters/x", not_found()),
             (Method::POST, "/function/f", Route::Invoke("f", "")),
             (Method::POST, "/function/f.dev/", Route::Invoke("f.dev", "/")),
             (Method::GET, "/function/f/a//b/../%2F", Route::Invoke("f", "/a//b/../%2F")),
@@ -291,6 +338,9 @@ mod tests {
             ("/system/functions", true),
             ("/ui/", true),
             ("/system/logs", true),
+            ("/system/calls/1", true),
+            ("/system/dead-letters", true),
+            ("/async-function/f", false),
             ("/system/machine", true),
             ("/system/secrets", true),
             ("/system/namespaces", true),

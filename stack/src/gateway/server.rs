@@ -18,10 +18,11 @@ use tokio_util::task::TaskTracker;
 use super::Gateway;
 use super::clock::Clock;
 use super::connection::{self, Terms};
-use super::lanes::Lanes;
 use super::reply::{Body, empty, redirect, text, unauthorized};
-use super::router::{self, Route, route, route_to};
+use super::router::{self, Act, Route, route, route_to};
 use super::{machine, metrics};
+use crate::key::Key;
+use crate::lanes::Lanes;
 use crate::network::Subnet;
 
 /// Most connections at a time, for each port of its own: who comes later waits in the kernel's queue, and strangers do
@@ -244,13 +245,22 @@ impl Gateway {
             Route::Alert => self.alert(request).await,
             Route::Machine => machine::pass_on(&self.control, request).await,
             Route::Invoke(name, rest) => {
-                // The administrator's password is no function's business: a browser sends it to all pages of ours.
-                if request.headers().contains_key(AUTHORIZATION) && self.credentials.admit(request.headers())
-                {
-                    request.headers_mut().remove(AUTHORIZATION);
-                }
+                self.keep_password(&mut request);
                 Ok(self.invoke(request, name, rest, client, clock).await)
             }
+            Route::Enqueue(name, rest) => {
+                if self.keep_password(&mut request) && self.cancels(request.method(), name, rest) {
+                    self.cancel(name).await
+                } else {
+                    Ok(self.enqueue(request, name, rest, client).await)
+                }
+            }
+            Route::Call(Act::Read, id) => self.call(id).await,
+            Route::Call(_, id) => self.cancel(id).await,
+            Route::DeadLetters => self.dead_letters(uri.query()).await,
+            Route::DeadLetter(Act::Read, number) => self.dead_letter(number).await,
+            Route::DeadLetter(_, number) => self.purge(number).await,
+            Route::Replay(number) => self.replay(number).await,
             Route::Page => Ok(self.page()),
             Route::Root => Ok(redirect(StatusCode::TEMPORARY_REDIRECT, router::PAGE)),
             Route::Clean(path) => {
@@ -261,6 +271,24 @@ impl Gateway {
             Route::Nothing(status) => Ok(empty(status)),
         };
         answer.unwrap_or_else(Response::from)
+    }
+}
+
+impl Gateway {
+    /// The administrator's password is no function's business: a browser sends it to all pages of ours. Whether it was there.
+    fn keep_password(&self, request: &mut Request<Incoming>) -> bool {
+        let admitted =
+            request.headers().contains_key(AUTHORIZATION) && self.credentials.admit(request.headers());
+        if admitted {
+            request.headers_mut().remove(AUTHORIZATION);
+        }
+        admitted
+    }
+
+    /// Whether `DELETE /async-function/NAME` names a call and no function, as OpenFaaS has it.
+    fn cancels(&self, method: &Method, name: &str, rest: &str) -> bool {
+        let function = Key::from_path(name).and_then(|key| self.functions.get(&key)?.document());
+        method == Method::DELETE && rest.is_empty() && function.is_none()
     }
 }
 

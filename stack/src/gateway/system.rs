@@ -11,6 +11,7 @@ use provisioning::Namespace;
 use serde::de::DeserializeOwned;
 
 use super::Gateway;
+use super::asynchronous;
 use super::check::check;
 use super::claims::{Going, Who};
 use super::query::Query;
@@ -101,6 +102,7 @@ impl Gateway {
         let held = held.map_err(|going| gone(&key.namespace, going))?;
         self.must_be_open(&key.namespace).await?;
         check(&document).map_err(bad_request)?;
+        asynchronous::check(&document.annotations).map_err(bad_request)?;
         self.check_secrets(&key.namespace, &document).await?;
         let image = document.image.clone();
         // It goes on when the client does not wait for it, and so does what it counts on.

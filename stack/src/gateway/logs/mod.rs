@@ -62,7 +62,7 @@ impl Logs {
         let first =
             if follow { None } else { stream.next().await.map_err(|error| failed(&error.to_string()))? };
         let lines = futures_util::stream::iter(first.map(Ok)).chain(stream.rest()).map_ok(Frame::data);
-        let mut response = Response::new(BodyExt::boxed(StreamBody::new(lines)));
+        let mut response = Response::new(BodyExt::boxed_unsync(StreamBody::new(lines)));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
         Ok(response)
     }

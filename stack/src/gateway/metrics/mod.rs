@@ -2,9 +2,9 @@
 //! no password, as OpenFaaS's does not: functions do not reach it, and neither should strangers.
 
 mod functions;
-mod process;
+pub mod process;
 mod requests;
-mod text;
+pub mod text;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -51,8 +51,11 @@ impl FromStr for Listen {
     }
 }
 
+/// What is told, as it is now.
+pub type Exposition = Arc<dyn Fn() -> String + Send + Sync>;
+
 /// Serves for ever. A port that is taken is told once and tried again: the functions matter more.
-pub async fn serve(address: SocketAddr, gateway: Arc<Gateway>) {
+pub async fn serve(address: SocketAddr, exposition: Exposition) {
     let mut told = false;
     let listener = loop {
         match TcpListener::bind(address).await {
@@ -72,9 +75,9 @@ pub async fn serve(address: SocketAddr, gateway: Arc<Gateway>) {
         let place = places.clone().acquire_owned().await;
         match listener.accept().await {
             Ok((stream, _)) => {
-                let gateway = gateway.clone();
+                let exposition = exposition.clone();
                 tokio::spawn(async move {
-                    connection(stream, gateway).await;
+                    connection(stream, exposition).await;
                     drop(place);
                 });
             }
@@ -87,11 +90,11 @@ pub async fn serve(address: SocketAddr, gateway: Arc<Gateway>) {
     }
 }
 
-async fn connection(stream: TcpStream, gateway: Arc<Gateway>) {
+async fn connection(stream: TcpStream, exposition: Exposition) {
     let clock = Clock::default();
     let mut time = clock.watch(Some(PATIENCE));
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let answer = answer(request.method(), request.uri().path(), || gateway.exposition());
+        let answer = answer(request.method(), request.uri().path(), || exposition());
         let counting = clock.begin(PATIENCE);
         std::future::ready(Ok::<_, Infallible>(answer.map(|body| counting.hold(body))))
     });
@@ -124,7 +127,7 @@ fn answer(method: &Method, path: &str, metrics: impl FnOnce() -> String) -> Resp
 
 impl Gateway {
     /// All metrics as they are now.
-    fn exposition(&self) -> String {
+    pub fn exposition(&self) -> String {
         let mut text = Text::default();
         functions::write(&mut text, &self.functions.all(), &self.world.usage());
         self.requests.write(&mut text);

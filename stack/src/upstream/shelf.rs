@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use super::super::lanes::Lanes;
 use super::line::Line;
+use crate::lanes::Lanes;
 
 /// Connections to an instance that are kept for the next call, on all lanes together.
 const IDLE_CONNECTIONS: usize = 256;

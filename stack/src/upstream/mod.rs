@@ -13,11 +13,12 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::{Request, Response};
 use tokio::task::AbortHandle;
 
-use super::lanes::{self, Lanes};
+use crate::lanes::{self, Lanes};
 use line::{Line, connect};
 use shelf::Shelf;
 
@@ -39,12 +40,14 @@ fn because(error: &hyper::Error) -> String {
 /// The connections that rest between two calls.
 pub struct Upstream(Vec<Arc<Shelf>>);
 
-impl Upstream {
+impl Default for Upstream {
     /// Without connections.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self((0..Lanes::number()).map(|_| Shelf::new()).collect())
     }
+}
 
+impl Upstream {
     /// That of the thread.
     fn shelf(&self) -> &Arc<Shelf> {
         #[expect(clippy::indexing_slicing, reason = "there is one for each lane")]
@@ -108,17 +111,45 @@ impl Upstream {
     }
 }
 
+/// Why a body broke off.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
 /// The body of a call.
 #[derive(Debug)]
 pub struct Outgoing {
-    body: Incoming,
+    body: Source,
     /// There until it is dropped.
     here: Arc<()>,
+}
+
+/// Where a body comes from.
+#[derive(Debug)]
+enum Source {
+    /// A client of ours, as it comes.
+    Client(Incoming),
+    /// It is there; nothing when it was given.
+    Whole(Option<Bytes>),
+    /// Anywhere else, with its size where that is known.
+    Stream(UnsyncBoxBody<Bytes, BodyError>, Option<u64>),
 }
 
 impl Outgoing {
     /// Nothing of it was read yet.
     pub fn new(body: Incoming) -> Self {
+        Self::of(Source::Client(body))
+    }
+
+    /// One that is there already.
+    pub fn whole(body: Bytes) -> Self {
+        Self::of(Source::Whole(Some(body).filter(|body| !body.is_empty())))
+    }
+
+    /// One that comes in pieces, of so many bytes where that is known.
+    pub fn stream(body: UnsyncBoxBody<Bytes, BodyError>, bytes: Option<u64>) -> Self {
+        Self::of(Source::Stream(body, bytes))
+    }
+
+    fn of(body: Source) -> Self {
         Self { body, here: Arc::new(()) }
     }
 
@@ -130,21 +161,35 @@ impl Outgoing {
 
 impl Body for Outgoing {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.body {
+            Source::Client(body) => {
+                Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(BodyError::from)))
+            }
+            Source::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
+            Source::Stream(body, _) => Pin::new(body).poll_frame(cx),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        match &self.body {
+            Source::Client(body) => body.is_end_stream(),
+            Source::Whole(body) => body.is_none(),
+            Source::Stream(body, _) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.body {
+            Source::Client(body) => body.size_hint(),
+            Source::Whole(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
+            Source::Stream(_, bytes) => bytes.map_or_else(SizeHint::new, SizeHint::with_exact),
+        }
     }
 }
 

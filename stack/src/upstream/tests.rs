@@ -108,7 +108,7 @@ async fn a_connection_rests_between_two_calls_and_whatever_way_its_answer_ends()
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
     let answers = [OK, trailers, chunked, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", OK];
     let function = Function::start(Box::leak(Box::new(answers))).await;
-    let upstream = Arc::new(Upstream::new());
+    let upstream = Arc::new(Upstream::default());
     for answer in ["ok", "ok", "ok", "", "ok"] {
         assert_eq!(call(&upstream, function.address).await.as_deref(), Some(answer));
         assert_eq!(function.connections(), 1);
@@ -118,7 +118,7 @@ async fn a_connection_rests_between_two_calls_and_whatever_way_its_answer_ends()
 #[tokio::test]
 async fn one_that_was_closed_while_it_rested_is_no_call() {
     let function = Function::start(&[OK]).await;
-    let upstream = Arc::new(Upstream::new());
+    let upstream = Arc::new(Upstream::default());
     for connections in 1..=20 {
         assert_eq!(call(&upstream, function.address).await.as_deref(), Some("ok"));
         assert_eq!(function.connections(), connections);
@@ -129,7 +129,7 @@ async fn one_that_was_closed_while_it_rested_is_no_call() {
 async fn who_closes_it_instead_of_an_answer_has_failed_at_once() {
     // It has the second request, and nobody knows what it did with it.
     let function = Function::start(&[OK, ""]).await;
-    let upstream = Arc::new(Upstream::new());
+    let upstream = Arc::new(Upstream::default());
     assert_eq!(call(&upstream, function.address).await.as_deref(), Some("ok"));
     assert_eq!(call(&upstream, function.address).await, None);
     assert_eq!(function.connections(), 1);
@@ -142,7 +142,7 @@ async fn what_comes_behind_an_answer_is_nobody_elses() {
     let two =
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
     let function = Function::start(Box::leak(Box::new([two, two]))).await;
-    let upstream = Arc::new(Upstream::new());
+    let upstream = Arc::new(Upstream::default());
     for connections in 1..=3 {
         assert_eq!(call(&upstream, function.address).await.as_deref(), Some("ok"));
         assert_eq!((function.connections(), resting(&upstream)), (connections, 0));
@@ -152,7 +152,7 @@ async fn what_comes_behind_an_answer_is_nobody_elses() {
 #[tokio::test]
 async fn an_answer_before_the_whole_call_came_leaves_no_connection() {
     let function = Function::start(&[OK, OK]).await;
-    let upstream = Arc::new(Upstream::new());
+    let upstream = Arc::new(Upstream::default());
     let mut sender = through(&upstream, function.address).await;
     let (pieces, more) = mpsc::unbounded_channel::<Bytes>();
     let body = StreamBody::new(

@@ -1,0 +1,321 @@
+//! `/async-function/NAME`: a call is stored, brought to the disk, and answered with 202; a worker makes it later.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt;
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::{Request, Response, StatusCode, Uri};
+use provisioning::QueueName;
+use tokio::io::AsyncReadExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::io::StreamReader;
+
+use super::Gateway;
+use super::headers::{self, Stamp, from_http2};
+use super::proxy::not_found;
+use super::queues::Queues;
+use super::reply::{Body, Refusal, empty, proxy_error, refuse};
+use crate::key::Key;
+use crate::queue::{
+    Call, LARGEST_INLINE_BYTES, LONGEST_CALL_ID_BYTES, Line, Origin, Overrides, Payload, Place, Route, Stage,
+};
+
+/// Names the function's queue.
+const QUEUE: &str = "com.openfaas.queue";
+/// Where the answer is to be sent.
+const CALLBACK: &str = "x-callback-url";
+
+/// How long a body may take to come.
+const BODY_PATIENCE: Duration = Duration::from_secs(60);
+/// How long one waits for memory for it.
+const ROOM_PATIENCE: Duration = Duration::from_secs(5);
+/// When to come again after being refused for want of room or of NATS, seconds.
+const COME_AGAIN: HeaderValue = HeaderValue::from_static("5");
+
+/// What a function's server may refuse: hyper takes 100 headers, and some are added on the way.
+const MOST_HEADERS: usize = 80;
+const LARGEST_HEADERS_BYTES: usize = 32 << 10;
+/// Longest path and query.
+const LONGEST_TARGET_BYTES: usize = 16 << 10;
+
+/// Memory for bodies that are coming or on their way to the disk, in units of this many bytes.
+const UNIT_BYTES: usize = 1 << 10;
+const ROOM_UNITS: usize = 16 << 10;
+
+/// Memory for bodies, of all calls that come at a time.
+pub struct Room(Arc<Semaphore>);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(ROOM_UNITS)))
+    }
+}
+
+impl Room {
+    async fn take(&self, bytes: usize, held: &mut Option<OwnedSemaphorePermit>) -> Result<(), Refusal> {
+        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
+        let permit = tokio::time::timeout(ROOM_PATIENCE, self.0.clone().acquire_many_owned(units)).await;
+        let Ok(Ok(permit)) = permit else {
+            let message =
+                "Error queuing request: too many bodies are coming at a time, try again in a moment";
+            return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, message));
+        };
+        match held {
+            Some(held) => held.merge(permit),
+            None => *held = Some(permit),
+        }
+        Ok(())
+    }
+}
+
+impl Gateway {
+    /// Takes a call. `name` is as the path has it; `rest` is the path behind it, raw.
+    pub async fn enqueue(
+        &self,
+        request: Request<Incoming>,
+        name: &str,
+        rest: &str,
+        client: SocketAddr,
+    ) -> Response<Body> {
+        let stamp = Stamp::new(request.headers());
+        let found = Key::from_path(name).and_then(|key| self.functions.get(&key)?.document());
+        let Some(document) = found else { return stamp.marked(not_found(name)) };
+        let answer = async {
+            let Some(key) = document.key() else { return Err(refuse(StatusCode::NOT_FOUND, "")) };
+            let route = Route { queue: queue_of(&document.annotations), key };
+            let retry = Overrides::of(&document.annotations);
+            self.take(request, rest, client, &stamp, (route, retry)).await
+        };
+        let response = match answer.await {
+            Ok(()) => empty(StatusCode::ACCEPTED),
+            Err(Refusal { status: StatusCode::SERVICE_UNAVAILABLE, text }) => {
+                let mut response = proxy_error(StatusCode::SERVICE_UNAVAILABLE, text);
+                response.headers_mut().insert(RETRY_AFTER, COME_AGAIN);
+                response
+            }
+            Err(refusal) => refusal.into(),
+        };
+        stamp.marked(response)
+    }
+
+    async fn take(
+        &self,
+        request: Request<Incoming>,
+        rest: &str,
+        client: SocketAddr,
+        stamp: &Stamp,
+        (route, retry): (Route, Overrides),
+    ) -> Result<(), Refusal> {
+        let bad = |text: String| refuse(StatusCode::BAD_REQUEST, text);
+        let id = stamp.call_id().to_str().ok().filter(|id| id.len() <= LONGEST_CALL_ID_BYTES);
+        let id = id.ok_or_else(|| {
+            bad(format!("X-Call-Id: expected at most {LONGEST_CALL_ID_BYTES} visible characters of ASCII"))
+        })?;
+        let callback = callback(request.headers()).map_err(bad)?;
+        let (mut parts, body) = request.into_parts();
+        from_http2(&mut parts.headers, parts.uri.authority());
+        headers::towards_function(&mut parts.headers, client, stamp);
+        fits(&parts.headers, &parts.uri)?;
+        // Its length is told anew where it is sent.
+        parts.headers.remove(hyper::header::CONTENT_LENGTH);
+        parts.headers.remove(hyper::header::EXPECT);
+        let origin = Origin { id: id.to_owned(), path: rest.to_owned(), callback, retry };
+        let mut call = Call::new(origin, &parts);
+        let queues = &self.queues;
+        queues.prepare(&route.queue).await.map_err(not_queued)?;
+        let (body, _room) = self.read_body(body, &mut call).await?;
+        let payload = Payload { call, body };
+        let stored = queues.accept(&route, &payload).await;
+        if let (Err(_), Some(stored)) = (&stored, &payload.call.stored) {
+            queues.remove_body(stored).await;
+        }
+        stored.map_err(not_queued)
+    }
+
+    /// A small body is read; a larger one goes into the store as it comes.
+    async fn read_body(
+        &self,
+        mut body: Incoming,
+        call: &mut Call,
+    ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refusal> {
+        let queues = &self.queues;
+        let most = queues.max_body;
+        let too_large = || {
+            let message = format!(
+                "the request's body is longer than {most} bytes, the most that an asynchronous call may have: max_body \
+                 in [stack.queue] of bothy.toml allows more"
+            );
+            refuse(StatusCode::PAYLOAD_TOO_LARGE, message)
+        };
+        if body.size_hint().lower() > most {
+            return Err(too_large());
+        }
+        let deadline = Instant::now() + BODY_PATIENCE;
+        let late = |_| refuse(StatusCode::REQUEST_TIMEOUT, "the request's body did not come in time");
+        let broken = |error: &dyn std::error::Error| {
+            refuse(StatusCode::BAD_REQUEST, format!("the request's body: {error}"))
+        };
+        let (mut read, mut held) = (BytesMut::new(), None);
+        loop {
+            let Some(frame) = timeout_at(deadline, body.frame()).await.map_err(late)? else {
+                call.bytes = read.len() as u64;
+                if call.bytes > most {
+                    return Err(too_large());
+                }
+                return Ok((read.freeze(), held));
+            };
+            let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
+            queues.room.take(data.len(), &mut held).await?;
+            read.extend_from_slice(&data);
+            if read.len() > LARGEST_INLINE_BYTES {
+                break;
+            }
+        }
+        let name = queues.new_name();
+        let rest = body.into_data_stream().map_err(std::io::Error::other);
+        // A byte more than it may have: that tells.
+        let mut whole =
+            std::io::Cursor::new(read).chain(StreamReader::new(rest)).take(most.saturating_add(1));
+        let bodies = queues.bodies().await.map_err(not_queued)?;
+        let put = timeout_at(deadline, bodies.put(&name, &mut whole)).await;
+        let stored = match put {
+            Ok(stored) => stored.map_err(not_queued),
+            Err(elapsed) => Err(late(elapsed)),
+        };
+        match stored {
+            Ok(bytes) if bytes <= most => {
+                (call.bytes, call.stored) = (bytes, Some(name));
+                Ok((Bytes::new(), held))
+            }
+            stored => {
+                bodies.remove(&name).await;
+                Err(stored.err().unwrap_or_else(too_large))
+            }
+        }
+    }
+}
+
+impl Queues {
+    /// Stores a call and brings it to the disk.
+    pub(super) async fn accept(&self, route: &Route, payload: &Payload) -> Result<(), String> {
+        let sequence = self.broker.publish(route.subject(), payload.encode()).await?;
+        let place = Place { queue: route.queue.clone(), sequence };
+        let line = Line::new(&payload.call.id, &place, &route.key.to_string(), Stage::Queued);
+        self.book.write(line).await?;
+        self.wake(route).await;
+        Ok(())
+    }
+}
+
+/// The queue that a function's annotations name; one that is no name was refused when it was deployed.
+pub(super) fn queue_of(annotations: &std::collections::BTreeMap<String, String>) -> QueueName {
+    let named = annotations.get(QUEUE).map(|name| name.trim()).filter(|name| !name.is_empty());
+    named.and_then(|name| name.parse().ok()).unwrap_or_default()
+}
+
+/// What is wrong with the queue that annotations name, and with what they say of retries.
+pub(super) fn check(annotations: &std::collections::BTreeMap<String, String>) -> Result<(), String> {
+    let named = annotations.get(QUEUE).map(|name| name.trim()).filter(|name| !name.is_empty());
+    if let Some(Err(error)) = named.map(|name| name.parse::<QueueName>().map_err(|error| (name, error))) {
+        let (name, error) = error;
+        return Err(format!("annotation {QUEUE}: {name:?} {error}"));
+    }
+    Overrides::parse(annotations).1.map_or(Ok(()), Err)
+}
+
+fn not_queued(error: String) -> Refusal {
+    refuse(StatusCode::SERVICE_UNAVAILABLE, format!("Error queuing request: {error}"))
+}
+
+/// Where the answer is to be sent, if anywhere.
+fn callback(headers: &HeaderMap) -> Result<Option<String>, String> {
+    let Some(value) = headers.get(CALLBACK) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default().trim();
+    let parsed: Option<Uri> = text.parse().ok();
+    let fits = parsed.is_some_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
+    });
+    if !fits {
+        return Err(format!(
+            "X-Callback-Url: {text:?} is no URL, expected something like http://gateway:8080/function/next"
+        ));
+    }
+    Ok(Some(text.to_owned()))
+}
+
+/// What cannot be sent to a function later is not taken now.
+fn fits(headers: &HeaderMap, uri: &Uri) -> Result<(), Refusal> {
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if headers.len() > MOST_HEADERS || bytes > LARGEST_HEADERS_BYTES {
+        let message = format!(
+            "an asynchronous call may have {MOST_HEADERS} headers of {LARGEST_HEADERS_BYTES} bytes together, not {} of \
+             {bytes}",
+            headers.len()
+        );
+        return Err(refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, message));
+    }
+    if uri.path_and_query().is_some_and(|target| target.as_str().len() > LONGEST_TARGET_BYTES) {
+        let message = format!("an asynchronous call's path may have {LONGEST_TARGET_BYTES} bytes");
+        return Err(refuse(StatusCode::URI_TOO_LONG, message));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn callbacks() {
+        let read = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CALLBACK, HeaderValue::from_static(text));
+            callback(&headers)
+        };
+        assert_eq!(callback(&HeaderMap::new()), Ok(None));
+        for good in ["http://gateway:8080/function/next", "https://example.org/a?b=c", " http://10.0.0.1 "] {
+            assert_eq!(read(good), Ok(Some(good.trim().to_owned())));
+        }
+        for bad in ["", "next", "/function/next", "ftp://example.org/", "http://", "http:///x", "a b"] {
+            assert!(read(bad).unwrap_err().starts_with("X-Callback-Url: "), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_now() {
+        let uri = |path: usize| format!("/{}", "x".repeat(path)).parse::<Uri>().unwrap();
+        let mut headers = HeaderMap::new();
+        assert!(fits(&headers, &uri(100)).is_ok());
+        assert_eq!(fits(&headers, &uri(17 << 10)).unwrap_err().status, StatusCode::URI_TOO_LONG);
+        for number in 0..MOST_HEADERS {
+            headers.append("x-many", HeaderValue::from(number));
+        }
+        assert!(fits(&headers, &uri(1)).is_ok());
+        headers.append("x-many", HeaderValue::from_static("one more"));
+        let refused = fits(&headers, &uri(1)).unwrap_err();
+        assert_eq!(refused.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        headers.clear();
+        headers.insert("x-long", "x".repeat(33 << 10).parse().unwrap());
+        assert!(fits(&headers, &uri(1)).is_err());
+    }
+
+    #[test]
+    fn queues_and_what_is_wrong_with_them() {
+        let annotations = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        assert_eq!(queue_of(&BTreeMap::new()).as_str(), "faas-request");
+        assert_eq!(queue_of(&annotations(QUEUE, " slow ")).as_str(), "slow");
+        assert_eq!(queue_of(&annotations(QUEUE, "")).as_str(), "faas-request");
+        assert_eq!(check(&annotations(QUEUE, "slow")), Ok(()));
+        let wrong = check(&annotations(QUEUE, "a.b")).unwrap_err();
+        assert!(wrong.starts_with("annotation com.openfaas.queue: \"a.b\" "), "{wrong}");
+        assert!(check(&annotations("com.openfaas.retry.codes", "ok")).is_err());
+    }
+}

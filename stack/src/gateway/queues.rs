@@ -1,0 +1,100 @@
+//! What the gateway has of the queues: the connection, the ledger, and where calls are in it.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use provisioning::QueueName;
+use tokio::sync::OnceCell;
+
+use super::asynchronous::Room;
+use crate::error::Result;
+use crate::queue::{Bodies, Book, Broker, Index, Place, RUNNING, Route, WAKE, Which, Wish};
+use crate::random;
+
+/// A function's workers are told of calls at most so often: they look for more by themselves meanwhile.
+const WAKE_PAUSE: Duration = Duration::from_millis(500);
+/// How long workers may take to say that a call runs.
+const WORKERS: Duration = Duration::from_millis(500);
+
+/// The queues.
+pub struct Queues {
+    pub(super) broker: Broker,
+    pub(super) book: Book,
+    pub(super) index: Arc<Index>,
+    /// Memory for bodies.
+    pub(super) room: Room,
+    /// Largest body, bytes.
+    pub(super) max_body: u64,
+    bodies: OnceCell<Bodies>,
+    woken: Mutex<HashMap<Route, Instant>>,
+}
+
+impl Queues {
+    /// Connects in the background. `store` is the folder of the machine's own NATS server, `own` where it is found.
+    ///
+    /// # Errors
+    /// The configuration names files that cannot be read.
+    pub async fn open(stack: &provisioning::Stack, store: &Path, own: Option<&str>) -> Result<Self> {
+        let broker = Broker::connect("bothy-gateway", &stack.nats, store, stack.queue.max_bytes, own).await?;
+        let index = Index::new(Which::Id);
+        tokio::spawn(index.clone().follow(broker.clone()));
+        Ok(Self {
+            book: Book::start(broker.clone(), index.clone()),
+            broker,
+            index,
+            room: Room::default(),
+            max_body: stack.queue.max_body,
+            bodies: OnceCell::new(),
+            woken: Mutex::default(),
+        })
+    }
+
+    /// Sees to it that there is such a queue. Before a body is read: nobody should send one for nothing.
+    pub async fn prepare(&self, queue: &QueueName) -> Result<(), String> {
+        if !self.broker.is_connected() {
+            return Err("NATS does not answer; it is started again when it has ended".to_owned());
+        }
+        self.broker.prepared().await?;
+        self.broker.queue(queue).await
+    }
+
+    /// The store of large bodies.
+    pub async fn bodies(&self) -> Result<&Bodies, String> {
+        self.bodies.get_or_try_init(|| self.broker.bodies()).await
+    }
+
+    /// A name for a body.
+    pub fn new_name(&self) -> String {
+        random::uuid()
+    }
+
+    /// Removes a body that nobody needs any more.
+    pub async fn remove_body(&self, name: &str) {
+        if let Ok(bodies) = self.bodies().await {
+            bodies.remove(name).await;
+        }
+    }
+
+    /// Tells workers that there is something for a function.
+    pub async fn wake(&self, route: &Route) {
+        let now = Instant::now();
+        {
+            let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+            if woken.get(route).is_some_and(|last| now.duration_since(*last) < WAKE_PAUSE) {
+                return;
+            }
+            woken.retain(|_, last| now.duration_since(*last) < WAKE_PAUSE);
+            woken.insert(route.clone(), now);
+        }
+        // They find out a little later where it does not arrive.
+        let _ = self.broker.client.publish(WAKE, route.subject().into()).await;
+    }
+
+    /// Whether a worker says that it has that call running.
+    pub async fn is_running(&self, place: &Place) -> bool {
+        let asked = async_nats::Request::new().payload(Wish::encode(place).into()).timeout(Some(WORKERS));
+        self.broker.client.send_request(RUNNING, asked).await.is_ok()
+    }
+}

@@ -1,0 +1,42 @@
+//! Asynchronous calls on NATS JetStream: what the gateway that takes them and the worker that makes them agree on.
+//!
+//! ```text
+//! stream OF_QUEUE        calls.QUEUE.NAMESPACE.FUNCTION   the calls that wait, run or wait for their next attempt
+//! stream CALLS           ledger.lines                     what became of calls, many lines in a message (`ledger`)
+//! stream DEAD_LETTERS    dead.QUEUE.NAMESPACE.FUNCTION    the calls that were given up, with the reason (`dead`)
+//! object store bodies                                     the bodies that are too large for a message (`bodies`)
+//! ```
+//!
+//! What is promised: a call that was answered with 202 is on disk, and runs at least once. See docs/asynchronous.md.
+
+mod bodies;
+mod book;
+mod broker;
+mod call;
+mod dead;
+mod disk;
+mod index;
+mod ledger;
+mod policy;
+mod subject;
+mod wish;
+
+pub use bodies::{Bodies, LARGEST_INLINE_BYTES, causes};
+pub use book::Book;
+pub use broker::Broker;
+pub use call::{Call, Origin, Payload};
+pub use dead::Letter;
+pub use disk::Disk;
+pub use index::{Index, Which};
+pub use ledger::{Line, Place, Stage};
+pub use policy::{Answer, Overrides, Policy, Verdict};
+pub use subject::{DEAD_LETTERS, Route, stream};
+pub use wish::{CANCEL, RUNNING, WAKE, Wish};
+
+/// Longest identifier of a call, in bytes: it stands in each line about it.
+pub const LONGEST_CALL_ID_BYTES: usize = 256;
+
+/// Milliseconds since 1970.
+pub fn now() -> u64 {
+    crate::timestamp::now_micros() / 1000
+}
