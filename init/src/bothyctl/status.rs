@@ -39,10 +39,10 @@ fn describe(status: &Status) -> String {
     let url = crate::net::url(status.address.as_deref());
     let mut text = format!("{name}  {url}  {health}\n");
     for (what, is) in [("network", &status.network), ("data", &status.data), ("config", &status.config)] {
-        text += &format!("  {what:<11}{}\n", if is.is_empty() { "-" } else { is });
+        text += &format!("  {what:<14}{}\n", if is.is_empty() { "-" } else { is });
     }
     for service in &status.services {
-        text += &format!("  {:<11}{}", service.name, service.state);
+        text += &format!("  {:<14}{}", service.name, service.state);
         match service.restarts {
             0 => {}
             1 => text += ", 1 restart",

@@ -13,6 +13,7 @@ use crate::board::GATEWAY_PORT;
 pub(crate) const JOURNALD: &str = "journald";
 const CONTAINERD: &str = "containerd";
 const GATEWAY: &str = "gateway";
+pub(crate) const QUEUE_WORKER: &str = "queue-worker";
 
 /// For what no call of a function needs. The gateway is ready when it has tried to start every function: what they wait
 /// for gets the processor first. If that takes long, the others do not.
@@ -26,6 +27,9 @@ const SECRETS: &[&str] = &[
     "/run/bothy/secrets",
     "/boot",
 ];
+
+/// NATS's user, and its group.
+const NATS_USER: u32 = 900;
 
 /// Where the gateway is called.
 const HTTP: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, GATEWAY_PORT));
@@ -73,7 +77,7 @@ const MANY_FILES: &[(Resource, u64, u64)] = &[(Resource::Files, 65_536, 524_288)
 
 /// The services, in the order of starting. None needs another one to be there first: sockets are bound before their
 /// services start, and everyone else's client tries again.
-pub(crate) const SERVICES: [Declaration; 5] = [
+pub(crate) const SERVICES: [Declaration; 6] = [
     Declaration {
         name: JOURNALD,
         command: &["/usr/lib/systemd/systemd-journald"],
@@ -143,8 +147,8 @@ pub(crate) const SERVICES: [Declaration; 5] = [
     Declaration {
         name: "nats",
         command: &["/usr/sbin/nats-server", "-a", "127.0.0.1", "-p", "4222", "-js", "-sd", "/var/lib/nats"],
-        user: 900,
-        group: 900,
+        user: NATS_USER,
+        group: NATS_USER,
         rights: Rights::Only(&[]),
         // No call of a function needs it; what is to be queued waits.
         wants: AFTER_FUNCTIONS,
@@ -240,6 +244,42 @@ pub(crate) const SERVICES: [Declaration; 5] = [
         ]),
         ..BASE
     },
+    Declaration {
+        name: QUEUE_WORKER,
+        command: &["/usr/bin/stack", "queue-worker", "--config", "/run/bothy/bothy.toml"],
+        environment: MALLOC,
+        // It syncs the file system of NATS's folder, which that group may open: the right to read anybody's files would
+        // open what is hidden from it, too (open_by_handle_at(2)).
+        group: NATS_USER,
+        // What it would make at the start are calls that wait; those that somebody waits for go first.
+        wants: AFTER_FUNCTIONS,
+        // A call that it has not ended by then is made again at the next start.
+        stop_limit: Duration::from_secs(3),
+        rlimits: MANY_FILES,
+        limits: Limits {
+            low: Some(Share::of(4, 6, 12)),
+            // Bodies of the calls that it makes.
+            max: Some(Share::of(20, 48, 512)),
+            cpu_weight: 100,
+            pids: 64,
+            ..Limits::NONE
+        },
+        rights: Rights::Only(&[]),
+        sandbox: Sandbox::Folders {
+            writable: &[],
+            // Not /boot, where the files are that bothy.toml names for NATS.
+            hidden: &[
+                "/var/lib/bothy/secrets",
+                "/var/lib/bothy/config",
+                "/var/lib/bothy/docker",
+                "/var/lib/containerd",
+                "/run/bothy/secrets",
+                "/run/containerd",
+            ],
+            private_tmp: true,
+        },
+        ..BASE
+    },
 ];
 
 #[cfg(test)]
@@ -249,7 +289,7 @@ mod tests {
     #[test]
     fn hard_dependencies_are_earlier_services_and_soft_ones_exist() {
         let all: Vec<_> = SERVICES.iter().map(|service| service.name).collect();
-        assert_eq!(all, ["journald", "containerd", "nats", "log", "gateway"]);
+        assert_eq!(all, ["journald", "containerd", "nats", "log", "gateway", "queue-worker"]);
         for (at, service) in SERVICES.iter().enumerate() {
             assert!(service.needs.iter().all(|name| all[..at].contains(name)), "{}", service.name);
             assert!(service.wants.0.iter().all(|name| all.contains(name)), "{}", service.name);
@@ -268,6 +308,15 @@ mod tests {
         let sees_all: Vec<_> =
             SERVICES.iter().filter(|s| s.sandbox == Sandbox::None).map(|s| s.name).collect();
         assert_eq!(sees_all, [CONTAINERD, GATEWAY]);
+    }
+
+    #[test]
+    fn the_queue_worker_sees_no_secret_but_those_of_the_configuration() {
+        let worker = SERVICES.iter().find(|service| service.name == QUEUE_WORKER).unwrap();
+        let Sandbox::Folders { writable, hidden, .. } = worker.sandbox else { panic!("it sees all") };
+        assert!(writable.is_empty() && !hidden.contains(&"/boot"));
+        assert!(SECRETS.iter().filter(|folder| **folder != "/boot").all(|folder| hidden.contains(folder)));
+        assert_eq!((worker.user, worker.group), (0, NATS_USER));
     }
 
     #[test]

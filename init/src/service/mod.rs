@@ -20,7 +20,7 @@ mod spawn;
 mod store;
 mod watch;
 
-pub(crate) use appliance::{JOURNALD, SERVICES};
+pub(crate) use appliance::{JOURNALD, QUEUE_WORKER, SERVICES};
 pub(crate) use declaration::Declaration;
 pub(crate) use record::is_adoptable;
 pub(crate) use runner::{Place, Runner};

@@ -10,7 +10,7 @@ use super::machine::Machine;
 use super::screen;
 use crate::pid1;
 use crate::power::{self, Ending};
-use crate::service::{JOURNALD, SERVICES};
+use crate::service::{JOURNALD, QUEUE_WORKER, SERVICES};
 
 type Act = for<'a> fn(&'a Rc<Machine>) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
 
@@ -56,11 +56,17 @@ const BOOT: [Phase; 12] = [
     Phase { name: "identity", what: "machine-id, hostname", run: |m| Box::pin(m.identity()) },
     Phase {
         name: "services",
-        what: "begins: journald, log, gateway",
-        run: |m| Box::pin(m.start(&[JOURNALD, "log", "gateway"])),
+        what: "begins: journald, log, gateway, queue-worker",
+        run: |m| Box::pin(m.start(&[JOURNALD, "log", "gateway", QUEUE_WORKER])),
     },
 ];
 
+/// First: its calls go through the gateway.
+const STOP_QUEUE_WORKER: Phase = Phase {
+    name: "queue-worker",
+    what: "makes no more calls, leaves the rest queued",
+    run: |m| Box::pin(m.stop(QUEUE_WORKER)),
+};
 const STOP_GATEWAY: Phase =
     Phase { name: "gateway", what: "takes no more calls, drains", run: |m| Box::pin(m.stop_gateway()) };
 const STOP_FUNCTIONS: Phase = Phase {
@@ -85,7 +91,8 @@ const STOP_JOURNAL: Phase = Phase {
 };
 
 /// The way down; PID 1 does the rest.
-const SHUTDOWN: [Phase; 9] = [
+const SHUTDOWN: [Phase; 10] = [
+    STOP_QUEUE_WORKER,
     STOP_GATEWAY,
     STOP_FUNCTIONS,
     STOP_LOG,
@@ -99,8 +106,16 @@ const SHUTDOWN: [Phase; 9] = [
 
 /// The way down before all data goes: nothing is left for a next run. PID 1 marks the data partition, and the next
 /// start erases it.
-const RESET: [Phase; 7] =
-    [STOP_GATEWAY, STOP_FUNCTIONS, STOP_LOG, STOP_NATS, STOP_CONTAINERD, STOP_SHIMS, STOP_JOURNAL];
+const RESET: [Phase; 8] = [
+    STOP_QUEUE_WORKER,
+    STOP_GATEWAY,
+    STOP_FUNCTIONS,
+    STOP_LOG,
+    STOP_NATS,
+    STOP_CONTAINERD,
+    STOP_SHIMS,
+    STOP_JOURNAL,
+];
 
 fn down(ending: Ending) -> &'static [Phase] {
     match ending {
@@ -198,7 +213,7 @@ mod tests {
             "services",
         ];
         assert_eq!(names(&BOOT), up);
-        let stop = ["gateway", "functions", "log", "nats", "containerd", "shims"];
+        let stop = ["queue-worker", "gateway", "functions", "log", "nats", "containerd", "shims"];
         assert_eq!(names(down(Ending::Poweroff)), [&stop[..], &["clock", "random seed", "journal"]].concat());
         assert_eq!(names(down(Ending::Reboot)), names(down(Ending::Poweroff)));
         assert_eq!(names(down(Ending::Reset)), [&stop[..], &["journal"]].concat());

@@ -28,11 +28,11 @@ pub(super) fn screen(status: &Status, made: Option<&(String, String)>) -> String
     let health = if status.healthy { "healthy" } else { "not healthy" };
     let name = if status.hostname.is_empty() { "(no name yet)" } else { &status.hostname };
     let _ = writeln!(text, "{name}  {}  {health}", net::url(status.address.as_deref()));
-    let _ = writeln!(text, "  network    {}", or(&status.network, "starting"));
-    let _ = writeln!(text, "  data       {}", or(&status.data, "not mounted yet"));
-    let _ = writeln!(text, "  config     {}", or(&status.config, "not read yet"));
+    let _ = writeln!(text, "  network       {}", or(&status.network, "starting"));
+    let _ = writeln!(text, "  data          {}", or(&status.data, "not mounted yet"));
+    let _ = writeln!(text, "  config        {}", or(&status.config, "not read yet"));
     for service in &status.services {
-        let _ = write!(text, "  {:<11}{}", service.name, service.state);
+        let _ = write!(text, "  {:<14}{}", service.name, service.state);
         if service.restarts > 0 {
             let _ = write!(text, ", {} restarts", service.restarts);
         }
@@ -42,7 +42,7 @@ pub(super) fn screen(status: &Status, made: Option<&(String, String)>) -> String
         text.push('\n');
     }
     if let Some((user, password)) = made {
-        let _ = writeln!(text, "  login      {user} / {password}  (made on this device)");
+        let _ = writeln!(text, "  login         {user} / {password}  (made on this device)");
     }
     for trouble in status.troubles() {
         let _ = writeln!(text, "{}", problem(&trouble));
@@ -79,7 +79,10 @@ mod tests {
         let nats = Service { name, state, restarts: 2, last_error, trouble, ..Service::default() };
         let status = Status { services: vec![nats], ..Status::default() };
         let text = screen(&status, Some(&("admin".into(), "secret".into())));
-        assert!(text.contains("  nats       failed, 2 restarts, last: ended with exit status 1\n"), "{text}");
+        assert!(
+            text.contains("  nats          failed, 2 restarts, last: ended with exit status 1\n"),
+            "{text}"
+        );
         assert!(
             text.contains("admin / secret") && text.contains("bothy: problem: service nats: ended"),
             "{text}"

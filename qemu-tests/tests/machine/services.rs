@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use qemu_tests::{BOTHY, Case, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, assert_clean, shell, shell_case};
 
-const SERVICES: [&str; 5] = ["journald", "containerd", "nats", "log", "gateway"];
+const SERVICES: [&str; 6] = ["journald", "containerd", "nats", "log", "gateway", "queue-worker"];
 
 /// Main processes by name.
 fn pids(running: &mut Running) -> Result<BTreeMap<String, String>> {
@@ -45,6 +45,7 @@ fn confined(running: &mut Running) -> Result<()> {
         ("nats", Some("0000000000000000")),
         ("log", Some("0000000000000000")),
         ("gateway", Some("000000000128342f")),
+        ("queue-worker", Some("0000000000000000")),
         ("containerd", None),
     ] {
         let pid = &pids[name];
@@ -61,7 +62,7 @@ fn confined(running: &mut Running) -> Result<()> {
         }
         ensure!((field("Uid:")? == "900\t900\t900\t900") == (name == "nats"), "{name} is {}", field("Uid:")?);
         let own = shell(running, &format!("readlink /proc/{pid}/ns/mnt"))? != host;
-        ensure!(own == ["journald", "nats", "log"].contains(&name), "{name}: a view of its own is {own}");
+        ensure!(own == ["journald", "nats", "log", "queue-worker"].contains(&name), "{name}: a view of its own is {own}");
         let group = format!("/sys/fs/cgroup/system/{name}");
         let limits = shell(running, &format!("cd {group}; cat memory.max pids.max cgroup.procs"))?;
         let mut lines = limits.lines();
@@ -69,7 +70,7 @@ fn confined(running: &mut Running) -> Result<()> {
         ensure!(lines.any(|line| line == pid), "{name} is not in its group: {limits}");
     }
     // Nobody of them sees a secret; who has no right to look still cannot.
-    for name in ["journald", "nats", "log"] {
+    for name in ["journald", "nats", "log", "queue-worker"] {
         let pid = &pids[name];
         let mounts = shell(running, &format!("cat /proc/{pid}/mountinfo"))?;
         let at = |place: &str| mounts.lines().rev().find(|line| line.split(' ').nth(4) == Some(place));

@@ -1,5 +1,8 @@
 //! The configuration in force, value by value, with where each comes from.
 
+use std::time::Duration;
+
+use provisioning::Stack;
 use serde_json::{Value, json};
 
 use super::{Desk, Stop};
@@ -36,10 +39,32 @@ pub(super) fn report(desk: &Desk, reveal: bool) -> Result<Value, Stop> {
     }
     add("egress.world", json!(effective.config.egress.world), "default");
     add("egress.nats", json!(effective.config.egress.nats), "default");
+    for (key, value) in stack(&effective.config.stack) {
+        add(&format!("stack.{key}"), value, "default");
+    }
     if let Some((_, password)) = desk.made.borrow().as_ref() {
         add("gateway.password", if reveal { json!(password) } else { json!(MASK) }, "made on this machine");
     }
     Ok(json!({ "source": effective.source, "from": from, "problem": effective.problem, "values": values }))
+}
+
+/// What the stack's services go by, whoever says so.
+fn stack(stack: &Stack) -> [(&'static str, Value); 10] {
+    let Stack { queue, idler, .. } = stack;
+    let seconds = |time: Duration| json!(format!("{}s", time.as_secs()));
+    let codes: Vec<String> = queue.retries.codes.iter().map(ToString::to_string).collect();
+    [
+        ("queue.max_inflight", json!(queue.max_inflight)),
+        ("queue.ack_wait", seconds(queue.ack_wait)),
+        ("queue.max_retry_attempts", json!(queue.retries.attempts)),
+        ("queue.initial_retry_wait", seconds(queue.retries.initial_wait)),
+        ("queue.max_retry_wait", seconds(queue.retries.max_wait)),
+        ("queue.retry_http_codes", json!(codes.join(","))),
+        ("queue.backoff", json!(queue.retries.backoff.as_str())),
+        ("queue.max_body", json!(queue.max_body.to_string())),
+        ("idler.inactivity_duration", seconds(idler.inactivity)),
+        ("idler.reconcile_interval", seconds(idler.interval)),
+    ]
 }
 
 /// The gateway's user and password.

@@ -98,6 +98,7 @@ fn secrets_are_shown_only_when_asked_for() {
         assert_eq!(value(&shown, "gateway.password")["value"], "hay");
         assert_eq!(value(&shown, "functions.f.environment.KEY")["value"], "straw");
         assert_eq!(value(&shown, "gateway.user")["from"], "default");
+        assert_eq!(value(&shown, "stack.queue.ack_wait")["value"], "60s");
         assert_eq!(value(&shown, "hostname")["from"], "bothy.toml on the boot partition");
         let credentials = lab.one(r#"{"command":"credentials"}"#).await;
         assert_eq!((&credentials["user"], &credentials["password"]), (&json!("admin"), &json!("hay")));
