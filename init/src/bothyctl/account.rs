@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::http::Host;
 use super::terminal::{self, Typed};
-use super::transport::Host;
 use crate::error::{Error, Result};
 use crate::file;
 
@@ -16,6 +16,9 @@ const USER: &str = "BOTHY_USER";
 const PASSWORD: &str = "BOTHY_PASSWORD";
 /// Who the gateway knows unless somebody said otherwise.
 const DEFAULT_USER: &str = "admin";
+
+/// Where a machine has its own gateway's.
+pub(super) const PUBLISHED: &str = "/run/bothy/secrets";
 
 /// User and password.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +37,12 @@ pub(super) struct Said {
     pub user: Option<String>,
     /// `--password-file`.
     pub password_file: Option<PathBuf>,
+}
+
+/// The account that this machine's gateway goes by.
+pub(super) fn published(folder: &Path) -> Result<Account> {
+    let read = |name: &str| file::read(folder.join(name)).map(|text| text.trim().to_owned());
+    Ok(Account { user: read("basic-auth-user")?, password: read("basic-auth-password")? })
 }
 
 /// The account for a host.

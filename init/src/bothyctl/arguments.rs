@@ -8,12 +8,23 @@ const EXAMPLES: &str = "\
 Examples:
   bothyctl status                          services, address, problems
   bothyctl logs --function figlet --follow
+  bothyctl queue list                      asynchronous calls that were given up
   bothyctl --host http://10.0.0.7:8080 top
   bothyctl login --host http://10.0.0.7:8080
 
 Exit codes: 0 done, 1 failed or not healthy, 2 the command line means nothing.
 User and password for --host come from --user and --password-file, from BOTHY_USER and BOTHY_PASSWORD, from what
 `bothyctl login` keeps in ~/.config/bothy/credentials.toml, or from a question. BOTHY_HOST stands for --host.";
+
+const QUEUE_EXAMPLES: &str = "\
+A call of /async-function/NAME waits in a queue. One that fails is made again; one that failed \
+too often, or that nobody can make any more, is given up: it lies among the dead letters until it is replayed or purged.
+
+Examples:
+  bothyctl queue list
+  bothyctl queue show 7
+  bothyctl queue replay --all --function figlet
+  bothyctl queue status 3d6e4c1f             the X-Call-Id of the answer 202";
 
 /// Looks at a Bothy machine and ends it: this one, or one behind its gateway.
 #[derive(Debug, Parser)]
@@ -71,6 +82,9 @@ pub(super) enum Command {
     },
     /// Show the gateway's user and password
     Credentials,
+    /// Look after asynchronous calls: those that were given up (dead letters), and single ones by their id
+    #[command(subcommand, after_help = QUEUE_EXAMPLES, disable_help_subcommand = true)]
+    Queue(QueueCommand),
     /// Show the phases of start and end, in order
     Plan,
     /// Stop everything in order and power off
@@ -112,6 +126,86 @@ pub(super) enum Command {
     /// The login at the machine's console; the supervisor starts it when somebody types
     #[command(hide = true)]
     Console,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum QueueCommand {
+    /// List the dead letters, the oldest first
+    #[command(after_help = "Examples:\n  \
+        bothyctl queue list\n  \
+        bothyctl queue list --function figlet --queue slow\n  \
+        bothyctl queue list --json | wc -l")]
+    List {
+        /// Only of this queue
+        #[arg(long, value_name = "NAME")]
+        queue: Option<String>,
+        /// Only of this function, such as figlet or figlet.openfaas-fn
+        #[arg(long, value_name = "NAME")]
+        function: Option<String>,
+    },
+    /// Show one dead letter: why it was given up, and what was asked
+    #[command(
+        after_help = "Values of headers with secrets are not shown; --json has the body too, where it is \
+        small.\n\nExamples:\n  bothyctl queue show 7\n  bothyctl queue show 7 --json"
+    )]
+    Show {
+        /// Its number, from `bothyctl queue list`
+        number: u64,
+    },
+    /// Put dead letters back into their queues
+    #[command(
+        after_help = "What cannot be put back (its function is gone) is said and does not hold up the others; the \
+        exit code is 1 then.\n\nExamples:\n  \
+        bothyctl queue replay 7 9\n  \
+        bothyctl queue replay --all\n  \
+        bothyctl queue replay --all --function figlet"
+    )]
+    Replay(Letters),
+    /// Remove dead letters for good
+    #[command(after_help = "Examples:\n  \
+        bothyctl queue purge 7 9\n  \
+        bothyctl queue purge --all --queue slow\n  \
+        bothyctl queue purge --all --yes")]
+    Purge {
+        #[command(flatten)]
+        letters: Letters,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Show how far an asynchronous call is
+    #[command(after_help = "The id is the header X-Call-Id of the answer 202.\n\nExamples:\n  \
+        bothyctl queue status 3d6e4c1f\n  bothyctl queue status 3d6e4c1f --json")]
+    Status {
+        /// The call's X-Call-Id
+        call_id: String,
+    },
+    /// See to it that an asynchronous call is not made, or not again
+    #[command(
+        after_help = "A call that runs is ended; one that came to an end before stays as it is, and the exit code \
+        is 1.\n\nExample:\n  bothyctl queue cancel 3d6e4c1f"
+    )]
+    Cancel {
+        /// The call's X-Call-Id
+        call_id: String,
+    },
+}
+
+/// Which dead letters.
+#[derive(Debug, Args)]
+pub(super) struct Letters {
+    /// Their numbers, from `bothyctl queue list`
+    #[arg(value_name = "NUMBER", required_unless_present = "all", conflicts_with = "all")]
+    pub numbers: Vec<u64>,
+    /// All that are there now
+    #[arg(long)]
+    pub all: bool,
+    /// Of all, those of this queue
+    #[arg(long, value_name = "NAME", conflicts_with = "numbers")]
+    pub queue: Option<String>,
+    /// Of all, those of this function, such as figlet or figlet.openfaas-fn
+    #[arg(long, value_name = "NAME", conflicts_with = "numbers")]
+    pub function: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -192,6 +286,28 @@ mod tests {
         assert!(parse("bothyctl logs --since -1h --boot -1 _PID=1 -f").is_ok());
         assert_eq!(parse("bothyctl top --host http://a").unwrap().host.as_deref(), Some("http://a"));
         assert!(parse("bothyctl dance").is_err());
+        for good in [
+            "list --queue a --function f.dev",
+            "show 7",
+            "replay 7 9",
+            "replay --all --queue a",
+            "purge --all --yes",
+        ] {
+            assert!(parse(&format!("bothyctl queue {good}")).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "list 7",
+            "show",
+            "show x",
+            "replay",
+            "replay 7 --all",
+            "purge 7 --queue a",
+            "purge --queue a",
+            "status",
+        ] {
+            assert!(parse(format!("bothyctl queue {bad}").trim()).is_err(), "{bad}");
+        }
         // Arguments are everybody's to read.
         assert!(parse("bothyctl status --password x").is_err());
     }

@@ -12,7 +12,7 @@ use rustix::termios::tcsetpgrp;
 use sha2::{Digest, Sha256};
 
 use super::terminal::{self, Typed};
-use super::words;
+use super::{account, words};
 
 /// The user's name, when the supervisor has read it already.
 pub(crate) const LOGIN_VARIABLE: &str = "BOTHY_LOGIN";
@@ -24,8 +24,6 @@ const PROMPT: &str = "bothyctl> ";
 const IDLE: Duration = Duration::from_secs(15 * 60);
 /// The same before anybody is in.
 const PASSWORD_LIMIT: Duration = Duration::from_secs(60);
-/// The gateway's credentials.
-const SECRETS: &str = "/run/bothy/secrets";
 /// What the debug flavour has besides.
 const BUSYBOX: &str = "/usr/bin/busybox";
 
@@ -58,7 +56,7 @@ fn login() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match admits(Path::new(SECRETS), user.trim(), &password) {
+    match admits(Path::new(account::PUBLISHED), user.trim(), &password) {
         Ok(true) => {}
         Ok(false) => return ExitCode::from(LOGIN_REFUSED),
         Err(error) => {

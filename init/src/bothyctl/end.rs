@@ -1,11 +1,10 @@
 //! `bothyctl poweroff`, `reboot` and `reset`.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::terminal::{self, Typed};
+use super::confirmation;
 use super::transport::Machine;
 use crate::error::{Error, Result};
 use crate::power::Ending;
@@ -18,16 +17,9 @@ pub(super) fn run(machine: &Machine, ending: Ending, yes: bool) -> Result<ExitCo
         Machine::Local => (ending == Ending::Reset).then(|| "this machine, erasing all its data".to_owned()),
     };
     if let (Some(at), false) = (at, yes) {
-        let question = format!("{} {at}? [y/N] ", ending.word());
-        if !std::io::stdin().is_terminal() {
-            return Err(Error::Usage(format!("{} asks at a terminal, or wants --yes", ending.word())));
-        }
-        match terminal::ask(&question, None) {
-            Typed::Line(line) if ["y", "yes"].contains(&line.trim().to_lowercase().as_str()) => {}
-            _ => {
-                eprintln!("bothyctl: nothing was done");
-                return Ok(ExitCode::FAILURE);
-            }
+        confirmation::needs_terminal(ending.word())?;
+        if !confirmation::given(&format!("{} {at}?", ending.word())) {
+            return Ok(ExitCode::FAILURE);
         }
     }
     let request = match ending {

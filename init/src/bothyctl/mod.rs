@@ -4,11 +4,14 @@
 mod account;
 mod arguments;
 mod config;
+mod confirmation;
 mod console;
 mod end;
+mod http;
 mod logs;
 mod moment;
 mod plan;
+mod queue;
 mod services;
 mod status;
 mod table;
@@ -28,7 +31,8 @@ use crate::power::Ending;
 use crate::request::SOCKET;
 use account::Said;
 use arguments::{Arguments, Command};
-use transport::{Host, Machine};
+use http::Host;
+use transport::Machine;
 use value::of;
 
 pub(crate) use console::{LOGIN_REFUSED, LOGIN_VARIABLE};
@@ -93,6 +97,7 @@ fn carry_out(arguments: Arguments) -> Result<ExitCode> {
         Command::Top(arguments) => top::run(&machine, &arguments, json),
         Command::Config { reveal } => config::run(&machine, reveal, json),
         Command::Credentials => config::credentials(&machine, json),
+        Command::Queue(command) => queue::run(&machine, command, json),
         Command::Plan => plan::run(&machine, json),
         Command::Poweroff { yes } => end::run(&machine, Ending::Poweroff, yes),
         Command::Reboot { yes } => end::run(&machine, Ending::Reboot, yes),
