@@ -62,7 +62,10 @@ fn confined(running: &mut Running) -> Result<()> {
         }
         ensure!((field("Uid:")? == "900\t900\t900\t900") == (name == "nats"), "{name} is {}", field("Uid:")?);
         let own = shell(running, &format!("readlink /proc/{pid}/ns/mnt"))? != host;
-        ensure!(own == ["journald", "nats", "log", "queue-worker"].contains(&name), "{name}: a view of its own is {own}");
+        ensure!(
+            own == ["journald", "nats", "log", "queue-worker"].contains(&name),
+            "{name}: a view of its own is {own}"
+        );
         let group = format!("/sys/fs/cgroup/system/{name}");
         let limits = shell(running, &format!("cd {group}; cat memory.max pids.max cgroup.procs"))?;
         let mut lines = limits.lines();

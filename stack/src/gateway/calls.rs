@@ -16,6 +16,9 @@ use crate::timestamp;
 /// The last line about a call that has just ended may be on its way for so long.
 const LINE_ON_ITS_WAY: Duration = Duration::from_millis(300);
 
+/// How long one waits for the ledger to be read.
+const LEDGER: Duration = Duration::from_secs(5);
+
 /// A call as it is shown.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -100,6 +103,9 @@ const UNKNOWN: &str = "unknown";
 impl Queues {
     /// The last line about a call, and how far it is now.
     async fn look(&self, id: &str) -> Result<(Line, String), Refusal> {
+        // What was accepted before we began is known when the ledger was read.
+        let read = tokio::time::timeout(LEDGER, self.index.caught_up()).await;
+        read.map_err(|_| away("what became of calls is not read yet, try again in a moment".to_owned()))?;
         let line = self.index.by_id(&self.broker, id).await.map_err(away)?.ok_or_else(|| absent(id))?;
         if let Some(state) = self.state(&line).await? {
             return Ok((line, state));

@@ -21,10 +21,12 @@ pub const SHIM: &str = "/containerd-shim-bothy-v2";
 
 pub struct Lab {
     pub folder: PathBuf,
-    programs: PathBuf,
+    pub programs: PathBuf,
     containerd: Option<Child>,
     gateway: Option<Child>,
     journald: Option<Child>,
+    pub nats: Option<Child>,
+    pub worker: Option<Child>,
     address: SocketAddr,
     /// More of the gateway's command line.
     pub arguments: Vec<String>,
@@ -71,6 +73,7 @@ impl Lab {
         // A Go program that needs no library but the C one: the host's is good enough.
         let link = |to: &Path, name: &str| std::os::unix::fs::symlink(to, programs.join(name)).unwrap();
         link(&root.join("usr/bin/containerd"), "containerd");
+        link(&root.join("usr/sbin/nats-server"), "nats-server");
         link(Path::new(env!("CARGO_BIN_EXE_containerd-shim-bothy-v2")), "containerd-shim-bothy-v2");
         fs::create_dir_all(folder.join("credentials")).unwrap();
         fs::write(folder.join("credentials/basic-auth-user"), "admin\n").unwrap();
@@ -104,6 +107,8 @@ impl Lab {
             containerd: None,
             gateway: None,
             journald: None,
+            nats: None,
+            worker: None,
             address: "127.0.0.1:8080".parse().unwrap(),
             arguments: Vec::new(),
             groups: false,
@@ -112,7 +117,7 @@ impl Lab {
         }
     }
 
-    fn command(&self, program: &Path, log: &str) -> Command {
+    pub fn command(&self, program: &Path, log: &str) -> Command {
         let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.programs.display());
         let log = fs::File::options().create(true).append(true).open(self.folder.join(log)).unwrap();
         let mut command = Command::new(program);
@@ -162,6 +167,7 @@ impl Lab {
             ("--containerd", "containerd.sock"),
             ("--containerd-state", "run"),
             ("--fifo-dir", "fifo"),
+            ("--nats-store", "nats"),
             ("--run-dir", "functions"),
             ("--netns", "netns"),
             ("--resolv-conf", "resolv.conf"),

@@ -40,7 +40,7 @@ pub fn again(name: &str, words: &[&str], body: impl AsyncFnOnce(Lab)) {
         .status()
         .unwrap();
     if !status.success() {
-        for log in ["containerd.log", "gateway.log"] {
+        for log in ["containerd.log", "gateway.log", "worker.log", "nats.log"] {
             let text = std::fs::read_to_string(folder.path().join(log)).unwrap_or_default();
             let lines: Vec<_> = text.lines().filter(|line| !line.contains("loading plugin")).collect();
             eprintln!("--- {log}\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));

@@ -27,7 +27,8 @@ use crate::lab::Lab;
 
 pub type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, hyper::Error>;
 
-const BARE: &str = "localhost/bare:latest";
+/// Image of one without a watchdog.
+pub const BARE: &str = "localhost/bare:latest";
 
 /// Bytes of one piece of a large body.
 const PIECE: usize = 64 << 10;
@@ -98,7 +99,7 @@ async fn begin(lab: &Lab, name: &str, body: &str, address: &'static str) -> Arc<
 }
 
 /// A socket of an instance's network, once that is there.
-async fn inside(netns: &Path, address: &'static str) -> TcpListener {
+pub async fn inside(netns: &Path, address: &'static str) -> TcpListener {
     let end = std::time::Instant::now() + PATIENCE;
     loop {
         let path = netns.to_owned();
