@@ -4,6 +4,7 @@ use serde_json::json;
 
 /// One figure.
 pub struct Figure {
+    bench: &'static str,
     name: &'static str,
     value: f64,
     unit: &'static str,
@@ -13,7 +14,12 @@ pub struct Figure {
 impl Figure {
     /// A figure beside the least that this host can do.
     pub fn with_floor(name: &'static str, value: f64, unit: &'static str, floor: f64) -> Self {
-        Self { name, value, unit, floor: Some(floor) }
+        Self { bench: "functions", name, value, unit, floor: Some(floor) }
+    }
+
+    /// One of another bench than `functions`.
+    pub fn of(self, bench: &'static str) -> Self {
+        Self { bench, ..self }
     }
 
     /// Whether it has that name.
@@ -28,15 +34,15 @@ impl Figure {
 
     /// A figure that has no floor.
     pub fn alone(name: &'static str, value: f64, unit: &'static str) -> Self {
-        Self { name, value, unit, floor: None }
+        Self { bench: "functions", name, value, unit, floor: None }
     }
 }
 
-/// Prints them: one JSON document a line, which `bothy bench functions` makes a table of.
+/// Prints them: one JSON document a line, which `bothy bench` makes a table of.
 pub fn print(figures: &[Figure]) {
     for figure in figures {
         let mut line =
-            json!({"bench": "functions", "figure": figure.name, "value": figure.value, "unit": figure.unit});
+            json!({"bench": figure.bench, "figure": figure.name, "value": figure.value, "unit": figure.unit});
         if let Some(floor) = figure.floor.filter(|floor| *floor > 0.0) {
             line["floor"] = json!(floor);
             line["ratio"] = json!(figure.value / floor);

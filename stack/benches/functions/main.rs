@@ -1,9 +1,18 @@
-//! What functions cost: `cargo bothy bench functions`. A real containerd, the gateway and its shim, natively and as root,
+//! What functions and asynchronous calls cost: `cargo bothy bench functions`, `cargo bothy bench queue`. A real containerd, the gateway and its shim, natively and as root,
 //! in namespaces of their own; each figure beside the least that this host can do, measured in the same run.
 
 #[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../../tests/native/answer.rs"]
 mod answer;
+#[allow(dead_code, reason = "the tests use more of it")]
+#[path = "../../tests/native/chaos.rs"]
+mod chaos;
+#[allow(dead_code, reason = "the tests use more of it")]
+#[path = "../../tests/native/daemons.rs"]
+mod daemons;
+#[allow(dead_code, reason = "the tests use more of it")]
+#[path = "../../tests/native/ear.rs"]
+mod ear;
 #[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../../tests/native/lab.rs"]
 mod lab;
@@ -13,6 +22,9 @@ mod layout;
 #[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../../tests/native/namespaces.rs"]
 mod namespaces;
+#[allow(dead_code, reason = "the tests use more of it")]
+#[path = "../../tests/native/stand_in.rs"]
+mod stand_in;
 
 mod cold;
 mod cost;
@@ -21,6 +33,7 @@ mod figure;
 mod floor;
 mod load;
 mod output;
+mod queue;
 
 use std::time::Duration;
 
@@ -30,6 +43,10 @@ use lab::Lab;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+
+/// What the tests' functions are of, and how long things may take.
+const IMAGE: &str = "localhost/one:latest";
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The image of the echo function: this program.
 const ECHO: &str = "localhost/echo:latest";
@@ -61,7 +78,9 @@ async fn measure(mut lab: Lab, arguments: &[String]) {
     let first_calls = number("--first-calls").unwrap_or(1_000);
     let process = json!({"Entrypoint": [PROGRAM, "echo"], "User": "1000:1000"});
     layout::assemble(&lab.folder.join("images/echo"), ECHO, architecture(), &process, &[&layer()]);
+    stand_in::bare_image(&lab);
     lab.groups = true;
+    lab.start_nats();
     lab.start_containerd();
     lab.start_gateway();
     lab.until("/healthz", "", Duration::from_secs(60)).await;
@@ -69,10 +88,11 @@ async fn measure(mut lab: Lab, arguments: &[String]) {
     deploy(&lab, "warm").await;
     delete(&lab, "warm").await;
 
-    let wanted = |part: &str| {
-        let at = arguments.iter().position(|word| word == "--part");
-        at.and_then(|at| arguments.get(at + 1)).is_none_or(|only| only == part)
-    };
+    // Those of asynchronous calls only where they are named.
+    let at = arguments.iter().position(|word| word == "--part");
+    let named = at.and_then(|at| arguments.get(at + 1));
+    let asked = |part: &str| named.is_some_and(|only| only.split(',').any(|only| only == part));
+    let wanted = |part: &str| named.is_none() || asked(part);
     let mut figures = Vec::new();
     if wanted("starts") {
         figures.extend(starts(&lab, rounds, first_calls).await);
@@ -86,9 +106,27 @@ async fn measure(mut lab: Lab, arguments: &[String]) {
     if wanted("output") {
         figures.extend(output::figures(&mut lab).await);
     }
+    let turns = number("--turns").unwrap_or(queue::TURNS);
+    if asked("accepted") || asked("completed") || asked("kills") {
+        lab.until_queues_answer().await;
+    }
+    if asked("accepted") {
+        figures.extend(queue::accepted(&lab, turns).await);
+    }
+    if asked("completed") {
+        let calls = number("--calls").unwrap_or(queue::CALLS);
+        figures.extend(queue::completed(&mut lab, turns, calls).await);
+    }
+    if asked("kills") {
+        figures.extend(queue::kills(&mut lab, queue::KILLS).await);
+    }
     figure::print(&figures);
     // A call that fails is no figure.
-    assert!(!figures.iter().any(|figure| figure.is("failed_first_calls") && figure.value() > 0.0));
+    assert!(
+        !figures
+            .iter()
+            .any(|figure| (figure.is("failed_first_calls") || figure.is("lost")) && figure.value() > 0.0)
+    );
 }
 
 /// From now on this process, and all that it starts, share two of the host's processors.

@@ -1,6 +1,7 @@
 //! The connection to NATS, and the streams that there have to be.
 
 use std::collections::HashSet;
+use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -120,10 +121,17 @@ impl Broker {
             Some(Login::Password { user, password }) => {
                 options.user_and_password(user.clone(), password.expose().to_owned())
             }
-            Some(Login::Credentials(path)) => options
-                .credentials_file(path)
-                .await
-                .map_err(|source| Error::Read { path: path.clone(), source })?,
+            Some(Login::Credentials(path)) => {
+                let text = fs::read_to_string(path).unwrap_or_default();
+                match ConnectOptions::new().credentials(&text) {
+                    Ok(_) => options.credentials(&text).map_err(|error| connect(error.to_string()))?,
+                    // The server refuses us then, and says so: functions run all the same.
+                    Err(error) => {
+                        tracing::error!("NATS: no credentials in {}: {error}", path.display());
+                        options
+                    }
+                }
+            }
         };
         if nats.url.as_ref().is_some_and(provisioning::NatsUrl::is_tls) {
             options = options.require_tls(true);

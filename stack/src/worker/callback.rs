@@ -123,7 +123,10 @@ impl Callbacks {
         };
         let sent = self.send(worker, url, &headers, content).await;
         Ok(sent.err().map(|error| {
-            tracing::warn!("the answer of {} is not delivered to {url}: {error}", met.lane.route.key);
+            // Without the rest: there may be a secret in it.
+            let uri: Option<Uri> = url.parse().ok();
+            let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
+            tracing::warn!("the answer of {} is not delivered to {host}: {error}", met.lane.route.key);
             format!("its answer was not delivered: {error}")
         }))
     }
@@ -176,8 +179,9 @@ impl Callbacks {
                     let request = Request::from_parts(head, body);
                     let sent = worker.upstream.send(worker.options.gateway, request, false).await;
                     let response = sent.map_err(|error| error.to_string())?;
-                    let status = response.status();
-                    let _ = response.into_body().collect().await;
+                    let (status, mut body) = (response.status(), response.into_body());
+                    // To its end, so that the connection can be used again; what it says is nobody's business.
+                    while let Some(Ok(_)) = body.frame().await {}
                     Ok(status)
                 }
                 Destination::Elsewhere(addresses) => {
@@ -200,7 +204,8 @@ impl Callbacks {
             status if status.is_server_error() => Err(format!("it was answered with {status}")),
             status => {
                 if !status.is_success() {
-                    tracing::warn!("an answer that was delivered to {uri} was answered with {status}");
+                    let host = uri.host().unwrap_or_default();
+                    tracing::warn!("an answer that was delivered to {host} was answered with {status}");
                 }
                 Ok(())
             }

@@ -97,7 +97,11 @@ impl Share {
             }
         }
         let leave = Leave(self);
-        poll_fn(move |cx| leave.0.poll(cx))
+        poll_fn(move |cx| {
+            // All of it, or it would not be here until the end.
+            let Leave(share) = &leave;
+            share.poll(cx)
+        })
     }
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Taken> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::TryStreamExt;
 use hyper::Method;
 
-use super::PATIENCE;
+use crate::PATIENCE;
 use crate::lab::Lab;
 
 impl Lab {

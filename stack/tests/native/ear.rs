@@ -18,9 +18,9 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
-use super::PATIENCE;
-use super::stand_in::{BARE, inside};
+use crate::PATIENCE;
 use crate::lab::Lab;
+use crate::stand_in::{BARE, inside};
 
 /// What came.
 #[derive(Debug, Clone)]

@@ -3,7 +3,9 @@
 
 mod answer;
 mod calls;
+mod chaos;
 mod client;
+mod cluster;
 mod collecting;
 mod cycles;
 mod daemons;

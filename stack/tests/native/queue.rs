@@ -340,6 +340,15 @@ fn a_killed_worker_gateway_or_server_loses_nothing() {
 }
 
 #[test]
+fn nothing_is_lost_while_things_are_killed_at_random() {
+    inside("queue::nothing_is_lost_while_things_are_killed_at_random", async |mut lab| {
+        start(&mut lab, QUICK).await;
+        let outcome = crate::chaos::run(&mut lab, 300).await;
+        assert_eq!((outcome.accepted, outcome.lost), (300, 0), "{outcome:?}");
+    });
+}
+
+#[test]
 fn without_nats_calls_are_refused_and_functions_answer() {
     inside("queue::without_nats_calls_are_refused_and_functions_answer", async |mut lab| {
         bare_image(&lab);
@@ -357,4 +366,17 @@ fn without_nats_calls_are_refused_and_functions_answer() {
         let id = call(&lab, "ear", "", &[]).await;
         until(&lab, &id, "done").await;
     });
+}
+
+mod long {
+    use super::*;
+
+    #[test]
+    fn nothing_is_lost_while_gateway_worker_and_server_are_killed() {
+        inside("queue::long::nothing_is_lost_while_gateway_worker_and_server_are_killed", async |mut lab| {
+            start(&mut lab, QUICK).await;
+            let outcome = crate::chaos::run(&mut lab, 5_000).await;
+            assert_eq!((outcome.accepted, outcome.lost), (5_000, 0), "{outcome:?}");
+        });
+    }
 }

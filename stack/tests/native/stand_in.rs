@@ -22,8 +22,8 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::{IMAGE, PATIENCE, layout};
 use crate::lab::Lab;
+use crate::{IMAGE, PATIENCE, layout};
 
 pub type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, hyper::Error>;
 

@@ -1,4 +1,4 @@
-//! Requests to the API below `/system`, counted. Paths and methods come from tables: a client cannot make up series.
+//! Requests to the API below `/system` and asynchronous calls, counted. Paths and methods come from tables: a client cannot make up series.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,11 +9,13 @@ use hyper::{Method, StatusCode};
 use super::text::{Kind, Text};
 use crate::histogram::Histogram;
 
-/// What is above all of them.
+/// What is above all of them, but of asynchronous calls.
 const ABOVE: &str = "/system/";
+const CALLS: &str = "/async-function/";
 
 /// The paths, without the names that may follow.
-const PATHS: [&str; 12] = [
+const PATHS: [&str; 15] = [
+    "/async-function",
     "/system/functions",
     "/system/function",
     "/system/scale-function",
@@ -24,6 +26,8 @@ const PATHS: [&str; 12] = [
     "/system/info",
     "/system/alert",
     "/system/machine",
+    "/system/calls",
+    "/system/dead-letters",
     "/system/telemetry",
     "/system/other",
 ];
@@ -42,7 +46,7 @@ pub struct Request {
 impl Request {
     /// Nothing where the request is none of the API's.
     pub fn begin(method: &Method, path: &str) -> Option<Self> {
-        if !path.starts_with(ABOVE) {
+        if !path.starts_with(ABOVE) && !path.starts_with(CALLS) {
             return None;
         }
         let begins = |known: &&str| {
