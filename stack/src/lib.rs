@@ -20,5 +20,6 @@ pub mod object;
 pub mod reconcile;
 pub mod registry;
 pub mod runtime;
+pub mod scaler;
 pub mod space;
 pub mod timestamp;

@@ -44,13 +44,14 @@ use tokio_util::sync::CancellationToken;
 pub use options::Options;
 
 use crate::containerd::{Containerd, Layout, Runtime};
-use crate::desired::{self, Document, Namespaces, Store, Unreadable};
+use crate::desired::{self, Document, Namespaces, Scale, Store, Unreadable};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::network::{self, Network};
 use crate::notify::notify;
 use crate::reconcile::{self, Functions, Secrets, World};
 use crate::registry;
+use crate::scaler;
 use server::{Door, Neighbours, Server};
 
 /// The supervisor hears READY=1 when containerd is there and each function was tried once; or without containerd after
@@ -99,6 +100,7 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
     let secure = tls::settings(&options, config.gateway.tls.clone());
     let world = Arc::new(world(&options, store, &config, timeout)?);
     let functions = Functions::start(world.clone(), documents);
+    tokio::spawn(scaler::run(world.clone(), functions.clone(), options.idling()));
     let proxy = proxy::Proxy::new(timeout);
     let ending = CancellationToken::new();
     let (journalctl, journal) = (options.journalctl.clone(), options.journal_dir.clone());
@@ -211,6 +213,10 @@ fn documents(store: &Store, declared: &[provisioning::Function]) -> Result<Vec<(
             tracing::error!("{error}");
         }
         documents.insert(key, document);
+    }
+    for document in documents.values_mut() {
+        // Older versions did not look at the labels of all of them.
+        document.replicas = Scale::of(&document.labels).clamp(document.replicas);
     }
     Ok(documents.into_iter().collect())
 }

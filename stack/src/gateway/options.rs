@@ -10,6 +10,7 @@ use provisioning::Provider;
 use super::metrics::Listen;
 use crate::duration;
 use crate::network::Subnet;
+use crate::scaler;
 
 /// Serve the gateway's API and keep the functions running.
 #[derive(Debug, Clone, Args)]
@@ -124,12 +125,29 @@ pub struct Options {
     /// Functions at most that have an instance prepared for the next call while they are scaled to none
     #[arg(long, value_name = "NUMBER", default_value_t = 16)]
     pub prepared: usize,
+    /// After how long without a call a function rests that is scaled to zero and does not say itself [default: 15m]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub inactivity_duration: Option<Duration>,
+    /// Pause between two looks for functions that are to be scaled to zero [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub reconcile_interval: Option<Duration>,
     /// Pause between two looks at how full the disk is, for images that no function is of
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_duration)]
     pub disk_look: Duration,
     /// Longest time for calls to end when the gateway is stopped
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     pub drain: Duration,
+}
+
+impl Options {
+    /// When functions are scaled to zero that ask for it.
+    pub fn idling(&self) -> scaler::Settings {
+        let default = scaler::Settings::default();
+        scaler::Settings {
+            inactivity: self.inactivity_duration.unwrap_or(default.inactivity),
+            interval: self.reconcile_interval.unwrap_or(default.interval),
+        }
+    }
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -152,6 +170,16 @@ pub(super) mod tests {
     pub fn options(words: &[&str]) -> Result<Options, String> {
         let line = Line::try_parse_from([&["gateway"], words].concat());
         line.map(|line| line.options).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_idlers_settings() {
+        let idling = |words: &[&str]| {
+            let idling = options(words).unwrap().idling();
+            (idling.inactivity.as_secs(), idling.interval.as_secs())
+        };
+        assert_eq!(idling(&[]), (900, 30));
+        assert_eq!(idling(&["--inactivity-duration", "3m", "--reconcile-interval", "2m"]), (180, 120));
     }
 
     #[test]
