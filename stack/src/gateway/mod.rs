@@ -31,11 +31,13 @@ mod wire;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::socket::Backlog;
 use provisioning::{Config, Provider};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -90,7 +92,7 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
     let mut handed: BTreeMap<String, OwnedFd> = handed.into_iter().collect();
     let listener = match handed.remove(SOCKET) {
         Some(socket) => taken(socket).map_err(listen)?,
-        None => TcpListener::bind(options.listen).await.map_err(listen)?,
+        None => bound(options.listen).await.map_err(listen)?,
     };
     options.listen = listener.local_addr().map_err(listen)?;
     let store = Store::new(&options.state);
@@ -181,6 +183,13 @@ async fn ready_after(limit: Duration, act: impl Future<Output = ()>) {
         notify("READY=1");
         act.await;
     }
+}
+
+/// A socket of our own. As many may wait for a place as the kernel lets, as with the one that we are handed.
+async fn bound(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await?;
+    nix::sys::socket::listen(&listener, Backlog::MAXALLOWABLE)?;
+    Ok(listener)
 }
 
 /// A socket that listens already.

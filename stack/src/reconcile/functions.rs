@@ -147,7 +147,7 @@ impl Functions {
     fn note_misread(&self, key: &Key, document: &Document) {
         let wrong = Scale::parse(&document.labels).err();
         let wrong = wrong.or_else(|| Probes::parse(&document.annotations).err());
-        let text = wrong.filter(|_| !document.deleted).map(|wrong| format!("{wrong}; it runs without that"));
+        let text = wrong.filter(|_| !document.deleted).map(|wrong| format!("{wrong}: it runs without that"));
         if let Some(text) = &text {
             tracing::warn!("{key}: {text}");
         }
