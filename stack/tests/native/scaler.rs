@@ -399,6 +399,38 @@ fn instances_follow_the_load() {
 }
 
 #[test]
+fn memory_is_a_ceiling_for_the_load_alone() {
+    inside("scaler::memory_is_a_ceiling_for_the_load_alone", async |mut lab| {
+        image(&lab, "one", "here\n");
+        lab.start_containerd();
+        lab.start_gateway();
+        ready(&lab).await;
+        // Without control groups what it asks for is all that is known: more than any machine has.
+        let labels = json!({"com.openfaas.scale.type": "capacity", "com.openfaas.scale.target": "1",
+                            "com.openfaas.scale.max": "3"});
+        let mut body: Value = serde_json::from_str(&deployment("f", &labels)).unwrap();
+        body["requests"] = json!({"memory": "1000Ti"});
+        lab.expect(200, Method::POST, "/system/functions", &body.to_string()).await;
+        let crowd = Crowd::new(&lab, 4);
+        let told = " instances, and there is memory for 1 (one takes ";
+        let end = Instant::now() + PATIENCE;
+        while !lab.gateway_log().contains(told) {
+            assert!(Instant::now() < end, "{}", lab.gateway_log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        until_metric(&lab, "bothy_function_instances_wished{function_name=\"f.openfaas-fn\"}", 3.0).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!((replicas(&lab, "f").await, lab.gateway_log().matches(told).count()), (1, 1));
+        // Who asks for more gets it.
+        lab.expect(200, Method::POST, "/system/scale-function/f", r#"{"replicas":2}"#).await;
+        lab.until_available("f", 2).await;
+        drop(crowd);
+        lab.expect(200, Method::DELETE, "/system/functions", r#"{"functionName":"f"}"#).await;
+        assert_eq!(lab.leftovers().await, Vec::<String>::new());
+    });
+}
+
+#[test]
 fn labels_of_the_configuration_count() {
     inside("scaler::labels_of_the_configuration_count", async |mut lab| {
         image(&lab, "one", "here\n");
