@@ -178,7 +178,8 @@ fn ten_thousand_calls_start_it_once() {
         lab.start_containerd();
         lab.start_gateway();
         ready(&lab).await;
-        let body = json!({"service": "f", "image": IMAGE, "envVars": {"mode": "static", "static_path": "/"}});
+        let variables = json!({"mode": "static", "static_path": "/", "max_inflight": "100"});
+        let body = json!({"service": "f", "image": IMAGE, "envVars": variables});
         lab.expect(200, Method::POST, "/system/functions", &body.to_string()).await;
         lab.expect(200, Method::POST, "/system/scale-function/f", r#"{"replicas":0}"#).await;
         assert_eq!(lab.processes("/watchdog"), Vec::<i32>::new());
