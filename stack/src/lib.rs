@@ -23,6 +23,7 @@ pub mod random;
 pub mod reconcile;
 pub mod registry;
 pub mod runtime;
+pub mod scaler;
 pub mod space;
 pub mod timestamp;
 pub mod upstream;

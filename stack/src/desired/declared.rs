@@ -24,7 +24,7 @@ pub fn apply(functions: &[Function], present: &BTreeMap<Key, Document>) -> Vec<(
             continue;
         }
         let revision = old.map_or(1, |old| old.revision + 1);
-        let entry = document(&key, function);
+        let entry = document(&key, function).scaled_like(old);
         changed.push((key, Document { declared: Some(digest), revision, ..entry }));
     }
     changed
@@ -126,6 +126,24 @@ mod tests {
         assert!(!changed[0].1.deleted);
         assert_eq!(changed[0].1.image, "localhost/figlet:2");
         assert_eq!(changed[0].1.revision, 2);
+    }
+
+    #[test]
+    fn as_many_run_as_the_labels_want() {
+        let entry = |min: u64| {
+            config(&format!(
+                "[functions.f]\nimage = \"f:1\"\nlabels = {{\"com.openfaas.scale.min\" = \"{min}\"}}\n"
+            ))
+        };
+        let mut present: BTreeMap<_, _> = apply(&entry(2), &BTreeMap::new()).into_iter().collect();
+        let key = Key::new("f", "").unwrap();
+        assert_eq!(present[&key].replicas, 2);
+        // A changed entry is as an update is: what runs keeps its number, what rested begins.
+        for (now, deleted, wanted) in [(5, false, 5), (1, false, 3), (0, false, 3), (5, true, 3)] {
+            let document = present.get_mut(&key).unwrap();
+            (document.replicas, document.deleted) = (now, deleted);
+            assert_eq!(apply(&entry(3), &present)[0].1.replicas, wanted, "{now} {deleted}");
+        }
     }
 
     #[test]

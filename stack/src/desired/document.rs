@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::scale::Scale;
 use crate::key::Key;
 use crate::timestamp;
 
@@ -66,6 +67,9 @@ pub struct Document {
     pub revision: u64,
     /// How many instances should run.
     pub replicas: u64,
+    /// Whether somebody asked for that number, and not the function's load, for a function that its load scales.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_hand: bool,
     /// Digest of the configuration's entry that was applied last, where the configuration declares this function.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub declared: Option<String>,
@@ -94,6 +98,7 @@ impl Document {
             created_at: timestamp::now_seconds(),
             revision: 1,
             replicas: 1,
+            by_hand: false,
             declared: None,
             deleted: false,
         }
@@ -106,9 +111,20 @@ impl Document {
 
     /// Identifies what an instance was made from (SHA-256, hex). Who declared it and how many run is no part of that.
     pub fn digest(&self) -> String {
-        let made_from = Self { replicas: 0, declared: None, deleted: false, ..self.clone() };
+        let made_from = Self { replicas: 0, by_hand: false, declared: None, deleted: false, ..self.clone() };
         // A struct of strings, numbers and maps with text keys always serialises.
         hex(&Sha256::digest(serde_json::to_vec(&made_from).unwrap_or_default()))
+    }
+
+    /// The same with as many instances as the version before it has, where that runs, else as many as there are at first:
+    /// what rested is seen to work. Within what its labels allow.
+    pub fn scaled_like(self, old: Option<&Self>) -> Self {
+        let (scale, running) = (Scale::of(&self.labels), old.filter(|old| old.wants_instance()));
+        Self {
+            replicas: scale.clamp(running.map_or(scale.initial(), |old| old.replicas)),
+            by_hand: running.is_some_and(|old| old.by_hand) && scale.load.is_some(),
+            ..self
+        }
     }
 
     /// Whether an instance should run.
@@ -130,11 +146,34 @@ mod tests {
     fn digest_ignores_ownership_and_scale() {
         let key = Key::new("figlet", "").unwrap();
         let one = Document::new(&key, "localhost/figlet:latest");
-        let scaled = Document { replicas: 0, declared: Some("x".into()), ..one.clone() };
+        let scaled = Document { replicas: 0, by_hand: true, declared: Some("x".into()), ..one.clone() };
         assert_eq!(one.digest(), scaled.digest());
         let next = Document { revision: 2, ..one.clone() };
         assert_ne!(one.digest(), next.digest());
         assert_eq!(one.digest().len(), 64);
+    }
+
+    #[test]
+    fn the_next_version_has_as_many_as_the_labels_allow() {
+        let key = Key::new("f", "").unwrap();
+        let label = |name: &str, value: &str| (format!("com.openfaas.scale.{name}"), value.to_owned());
+        let mut new = Document::new(&key, "f:2");
+        new.labels.extend([label("min", "2"), label("max", "4")]);
+        let with = |old: Option<(u64, bool)>| {
+            let old =
+                old.map(|(replicas, by_hand)| Document { replicas, by_hand, ..Document::new(&key, "f:1") });
+            let scaled = new.clone().scaled_like(old.as_ref());
+            (scaled.replicas, scaled.by_hand)
+        };
+        for (old, wanted) in [
+            (None, (2, false)),
+            (Some((0, false)), (2, false)),
+            (Some((1, false)), (2, false)),
+            (Some((3, true)), (3, true)),
+            (Some((9, false)), (4, false)),
+        ] {
+            assert_eq!(with(old), wanted, "{old:?}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod document;
 mod file;
 mod folder;
 mod namespaces;
+mod scale;
 mod secrets;
 mod store;
 
@@ -14,5 +15,6 @@ pub use document::{Amounts, Document, hex};
 pub use file::on_disk;
 pub use folder::Unreadable;
 pub use namespaces::{MARK, NamespaceDocument, Namespaces};
+pub use scale::{Load, Measure, Rest, Scale, Zero};
 pub use secrets::{BadName, LARGEST_SECRET_BYTES, SecretName, Secrets};
 pub use store::Store;

@@ -8,7 +8,8 @@ use hyper::{Request, StatusCode};
 use super::Gateway;
 use super::reply::{empty, refuse};
 use super::system::{Answer, bad_request, read};
-use super::wire::{self, Alert, Webhook, wanted};
+use super::wire::{self, Alert, Webhook};
+use crate::desired::Scale;
 use crate::key::Key;
 use crate::object::Object;
 use crate::reconcile::Refused;
@@ -37,7 +38,7 @@ impl Gateway {
         let absent = || format!("function {key} not found");
         let function = self.functions.get(&key).ok_or_else(absent)?;
         let document = function.document().ok_or_else(absent)?;
-        let wanted = wanted(firing, document.replicas, &document.labels);
+        let wanted = Scale::of(&document.labels).alerted(firing, document.replicas);
         if wanted == document.replicas {
             return Ok(());
         }

@@ -1,8 +1,8 @@
 //! What is wrong with a deployment, whatever there is on the machine.
 
 use crate::containerd::normalise;
-use crate::desired::Document;
-use crate::reconcile::{Probes, Scale};
+use crate::desired::{Document, Scale};
+use crate::reconcile::Probes;
 use crate::runtime::{Limits, Requests, constraints};
 
 /// What can be known to be wrong before anything is started.

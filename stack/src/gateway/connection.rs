@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::Gateway;
 use super::clock::{Clock, Ring};
 use super::moving::Moving;
-use super::reply::{proxy_error, text};
+use super::reply::{busy, text};
 
 /// Largest head of a request, and the most that is held of a body, for each connection of HTTP/1.1.
 const LARGEST_HEAD_BYTES: u32 = 64 << 10;
@@ -51,6 +51,9 @@ const BROKEN_RULES: usize = 256;
 /// A client that is gone without a word is asked so often whether it is there, and given so long to say so.
 const PING: Duration = Duration::from_secs(30);
 const PONG: Duration = Duration::from_secs(20);
+
+/// When a call that found no place may try again, in seconds.
+const RETRY: u64 = 1;
 
 tokio::task_local! {
     /// What the task is that answers a request: its connection's in HTTP/1.1, its own in HTTP/2.
@@ -93,9 +96,7 @@ pub async fn serve(
                     let words = format!("plain HTTP is for this machine alone: use https, port {port}\n");
                     text(StatusCode::FORBIDDEN, words)
                 }
-                None if task.crowded => {
-                    proxy_error(StatusCode::SERVICE_UNAVAILABLE, "too many calls at a time")
-                }
+                None if task.crowded => busy("too many calls at a time", RETRY),
                 None => return Ok::<_, Infallible>(gateway.timed(request, client, &task.clock).await),
             };
             // Whoever does not read it is not kept for that.

@@ -33,11 +33,13 @@ mod wire;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::socket::Backlog;
 use provisioning::{Config, Provider};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -51,13 +53,14 @@ pub use reply::INTERNAL;
 pub use target::target;
 
 use crate::containerd::{Containerd, Layout, Runtime};
-use crate::desired::{self, Document, Namespaces, Store, Unreadable};
+use crate::desired::{self, Document, Namespaces, Scale, Store, Unreadable};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::network::{self, Network};
 use crate::notify::notify;
 use crate::reconcile::{self, Functions, Secrets, World};
 use crate::registry;
+use crate::scaler;
 use server::{Door, Neighbours, Server};
 
 /// The supervisor hears READY=1 when containerd is there and each function was tried once; or without containerd after
@@ -97,7 +100,7 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
     let mut handed: BTreeMap<String, OwnedFd> = handed.into_iter().collect();
     let listener = match handed.remove(SOCKET) {
         Some(socket) => taken(socket).map_err(listen)?,
-        None => TcpListener::bind(options.listen).await.map_err(listen)?,
+        None => bound(options.listen).await.map_err(listen)?,
     };
     options.listen = listener.local_addr().map_err(listen)?;
     let store = Store::new(&options.state);
@@ -107,6 +110,7 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
     let secure = tls::settings(&options, config.gateway.tls.clone());
     let world = Arc::new(world(&options, store, &config, timeout)?);
     let functions = Functions::start(world.clone(), documents);
+    tokio::spawn(scaler::run(world.clone(), functions.clone(), options.idling(config.stack.idler)));
     let proxy = proxy::Proxy::new(timeout);
     let ending = CancellationToken::new();
     let (journalctl, journal) = (options.journalctl.clone(), options.journal_dir.clone());
@@ -196,6 +200,13 @@ async fn ready_after(limit: Duration, act: impl Future<Output = ()>) {
     }
 }
 
+/// A socket of our own. As many may wait for a place as the kernel lets, as with the one that we are handed.
+async fn bound(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await?;
+    nix::sys::socket::listen(&listener, Backlog::MAXALLOWABLE)?;
+    Ok(listener)
+}
+
 /// A socket that listens already.
 fn taken(socket: OwnedFd) -> io::Result<TcpListener> {
     let listener = std::net::TcpListener::from(socket);
@@ -226,6 +237,10 @@ fn documents(store: &Store, declared: &[provisioning::Function]) -> Result<Vec<(
             tracing::error!("{error}");
         }
         documents.insert(key, document);
+    }
+    for document in documents.values_mut() {
+        // Older versions did not look at the labels of all of them.
+        document.replicas = Scale::of(&document.labels).clamp(document.replicas);
     }
     Ok(documents.into_iter().collect())
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use provisioning::Provider;
+use provisioning::{Idler, Provider};
 
 use super::metrics::Listen;
 use crate::duration;
@@ -133,12 +133,29 @@ pub struct Options {
     /// Functions at most that have an instance prepared for the next call while they are scaled to none
     #[arg(long, value_name = "NUMBER", default_value_t = 16)]
     pub prepared: usize,
+    /// After how long without a call a function rests that is scaled to zero and does not say itself [default: the
+    /// configuration's, or 15m]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub inactivity_duration: Option<Duration>,
+    /// Pause between two looks for functions that are to be scaled to zero [default: the configuration's, or 30s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub reconcile_interval: Option<Duration>,
     /// Pause between two looks at how full the disk is, for images that no function is of
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_duration)]
     pub disk_look: Duration,
     /// Longest time for calls to end when the gateway is stopped
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     pub drain: Duration,
+}
+
+impl Options {
+    /// When functions are scaled to zero that ask for it: as the configuration says, unless we are told otherwise.
+    pub fn idling(&self, configured: Idler) -> Idler {
+        Idler {
+            inactivity: self.inactivity_duration.unwrap_or(configured.inactivity),
+            interval: self.reconcile_interval.unwrap_or(configured.interval),
+        }
+    }
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -161,6 +178,16 @@ pub(super) mod tests {
     pub fn options(words: &[&str]) -> Result<Options, String> {
         let line = Line::try_parse_from([&["gateway"], words].concat());
         line.map(|line| line.options).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_idlers_settings() {
+        let idling = |words: &[&str]| {
+            let idling = options(words).unwrap().idling(Idler::default());
+            (idling.inactivity.as_secs(), idling.interval.as_secs())
+        };
+        assert_eq!(idling(&[]), (900, 30));
+        assert_eq!(idling(&["--inactivity-duration", "3m", "--reconcile-interval", "2m"]), (180, 120));
     }
 
     #[test]

@@ -19,26 +19,37 @@ use tokio::time::Instant;
 use super::Gateway;
 use super::clock::{Clock, Counting};
 use super::headers::{self, Stamp, from_http2, strip};
-use super::reply::{Body, BodyError, empty, proxy_error, text};
+use super::reply::{Body, BodyError, busy, empty, proxy_error, text};
 use super::target::target;
 use crate::key::Key;
-use crate::reconcile::{Running, State, Tally};
+use crate::reconcile::{Entry, Running, State, Tally};
 use crate::upstream::{Failure, Outgoing, Received, Upstream};
 
 /// Upgraded connections (websockets) at a time: they have no time limit, and each holds two sockets and two buffers.
 const TUNNELS: usize = 256;
+
+/// Calls that may wait for all functions together; one function has fewer places.
+const WAITING: usize = 1024;
+
+/// When who is turned away may try again, in seconds: where others wait already, where it could not be started or has ended
+/// too often, and where only another's leaving helps.
+const RETRY_CROWDED: u64 = 1;
+const RETRY_CLOSED: u64 = 5;
+const RETRY_TUNNELS: u64 = 5;
 
 /// The client towards functions.
 pub struct Proxy {
     upstream: Upstream,
     limit: Duration,
     tunnels: Arc<Semaphore>,
+    waiting: Semaphore,
 }
 
 impl Proxy {
     /// `limit` is the longest that a call may take, its bodies included.
     pub fn new(limit: Duration) -> Self {
-        Self { upstream: Upstream::default(), limit, tunnels: Arc::new(Semaphore::new(TUNNELS)) }
+        let (tunnels, waiting) = (Arc::new(Semaphore::new(TUNNELS)), Semaphore::new(WAITING));
+        Self { upstream: Upstream::default(), limit, tunnels, waiting }
     }
 }
 
@@ -87,7 +98,7 @@ impl Gateway {
             Some(Err(_)) => {
                 tally.refused(StatusCode::SERVICE_UNAVAILABLE.as_u16());
                 let message = format!("{TUNNELS} upgraded connections are open, and no more are let in.");
-                return proxy_error(StatusCode::SERVICE_UNAVAILABLE, message);
+                return busy(message, RETRY_TUNNELS);
             }
         };
         let request_type = request.headers().get(CONTENT_TYPE).cloned();
@@ -104,14 +115,19 @@ impl Gateway {
             if rests() {
                 function.wake();
             }
-            let Some(running) = function.enter(deadline - Instant::now()).await else {
+            let entered = match function.enter(deadline - Instant::now(), &self.proxy.waiting).await {
+                Entry::Inside(running) => Ok(running),
                 // It waited for an update that came to nothing, or for what was scaled to none meanwhile.
-                if rests() && Instant::now() < deadline {
-                    continue;
+                Entry::Closed if rests() && Instant::now() < deadline => continue,
+                Entry::Closed => Err(("No endpoints available for", RETRY_CLOSED)),
+                Entry::Crowded => Err(("Too many calls wait for", RETRY_CROWDED)),
+            };
+            let running = match entered {
+                Ok(running) => running,
+                Err((reason, retry)) => {
+                    tally.refused(StatusCode::SERVICE_UNAVAILABLE.as_u16());
+                    return busy(format!("{reason}: {}.", function.key.name), retry);
                 }
-                let message = format!("No endpoints available for: {}.", function.key.name);
-                tally.refused(StatusCode::SERVICE_UNAVAILABLE.as_u16());
-                return proxy_error(StatusCode::SERVICE_UNAVAILABLE, message);
             };
             tally.let_in();
             let endpoint = running.endpoint();

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, WWW_AUTHENTICATE,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+    WWW_AUTHENTICATE,
 };
 use hyper::{Response, StatusCode};
 use serde::Serialize;
@@ -103,6 +104,13 @@ pub fn unauthorized(realm: &str) -> Response<Body> {
 pub fn proxy_error(status: StatusCode, message: impl Into<String>) -> Response<Body> {
     let mut response = text(status, message);
     response.headers_mut().insert(INTERNAL, HeaderValue::from_static("proxy"));
+    response
+}
+
+/// The same for what passes: 503, and when it may be tried again.
+pub fn busy(message: impl Into<String>, seconds: u64) -> Response<Body> {
+    let mut response = proxy_error(StatusCode::SERVICE_UNAVAILABLE, message);
+    response.headers_mut().insert(RETRY_AFTER, seconds.into());
     response
 }
 

@@ -1,5 +1,7 @@
 //! What may be in an actor's mailbox.
 
+use std::time::Duration;
+
 use tokio::sync::oneshot;
 
 use super::functions::Refused;
@@ -47,6 +49,18 @@ pub enum Command {
     },
     /// A call came for a function that rests.
     Wake,
+    /// Let none run, if nobody has called for so long.
+    Rest {
+        /// How long.
+        idle: Duration,
+    },
+    /// Let so many instances run as the load asks for.
+    Fit {
+        /// How many there were when it did.
+        before: u64,
+        /// How many there should be.
+        replicas: u64,
+    },
     /// Let so many instances run.
     Scale {
         /// How many.

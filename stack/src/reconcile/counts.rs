@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::activity::Activity;
 use super::exit::{Exit, Exits, Means};
 use super::function::Function;
 use crate::error::Error;
@@ -71,8 +72,10 @@ impl From<&Error> for Reason {
 /// The counts, since this process or the function began.
 #[derive(Debug, Default)]
 pub struct Counts {
+    activity: Activity,
     running: AtomicU64,
     refused: AtomicU64,
+    wish: AtomicU64,
     /// By the answer's status; a lock of the function's own, held for some additions.
     answers: Mutex<BTreeMap<u16, Histogram>>,
     restarts: [AtomicU64; Reason::ALL.len()],
@@ -83,7 +86,27 @@ pub struct Counts {
 impl Counts {
     /// Calls that are here now.
     pub fn running(&self) -> u64 {
-        self.running.load(Ordering::Relaxed)
+        self.running.load(Ordering::Acquire)
+    }
+
+    /// For how long there has been no call, and nothing else for which it should stay; nothing while there is one.
+    pub fn idle(&self) -> Option<Duration> {
+        (self.running() == 0).then(|| self.activity.quiet(Instant::now()))
+    }
+
+    /// It should stay for a while: it was made, woken or scaled.
+    pub(super) fn touch(&self) {
+        self.activity.mark(Instant::now());
+    }
+
+    /// Notes how many instances its load asks for.
+    pub fn wish(&self, instances: u64) {
+        self.wish.store(instances, Ordering::Relaxed);
+    }
+
+    /// How many instances its load asked for when that was looked at last.
+    pub fn wished(&self) -> u64 {
+        self.wish.load(Ordering::Relaxed)
     }
 
     /// Calls that no instance took.
@@ -122,7 +145,9 @@ impl Tally {
     pub fn begin(function: Arc<Function>) -> Self {
         function.calls.fetch_add(1, Ordering::Relaxed);
         function.counts.running.fetch_add(1, Ordering::Relaxed);
-        Self { function, begun: Instant::now(), status: NO_ANSWER }
+        let begun = Instant::now();
+        function.counts.activity.mark(begun);
+        Self { function, begun, status: NO_ANSWER }
     }
 
     /// An instance takes it: what it waited until now was not the function's time.
@@ -144,10 +169,12 @@ impl Tally {
 
 impl Drop for Tally {
     fn drop(&mut self) {
-        let counts = &self.function.counts;
-        counts.running.fetch_sub(1, Ordering::Relaxed);
+        let (counts, now) = (&self.function.counts, Instant::now());
+        // Before it is no more: whoever sees no call sees when the last one ended.
+        counts.activity.mark(now);
+        counts.running.fetch_sub(1, Ordering::Release);
         let mut answers = counts.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.entry(self.status).or_default().observe(self.begun.elapsed());
+        answers.entry(self.status).or_default().observe(now.saturating_duration_since(self.begun));
     }
 }
 
@@ -167,7 +194,9 @@ mod tests {
         turned_away.refused(503);
         assert_eq!((function.counts.running(), function.counts.refused()), (3, 1));
         assert!(function.counts.answers().is_empty());
+        assert_eq!(function.counts.idle(), None);
         drop((answered, turned_away, left));
+        assert!(function.counts.idle().is_some_and(|idle| idle < Duration::from_secs(60)));
         assert_eq!((function.counts.running(), function.calls.load(Ordering::Relaxed)), (0, 3));
         let answers = function.counts.answers();
         assert_eq!(answers.keys().copied().collect::<Vec<_>>(), [200, 502, 503]);

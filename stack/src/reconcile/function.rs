@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::command::Command;
 use super::counts::Counts;
@@ -13,6 +13,9 @@ use super::knock::knock;
 use super::pool::Pool;
 use crate::desired::Document;
 use crate::key::Key;
+
+/// Calls that may wait for one function: what is asleep must not take all places for connections from the others.
+const WAITING: usize = 256;
 
 /// Whether a function answers.
 #[derive(Debug, Clone)]
@@ -27,6 +30,23 @@ pub enum State {
     Failed(String),
 }
 
+/// What comes of a call that wants to be let in.
+#[derive(Debug)]
+pub enum Entry {
+    /// An instance has it.
+    Inside(Running),
+    /// Too many wait already.
+    Crowded,
+    /// There is no way, or none in time.
+    Closed,
+}
+
+impl From<Option<Running>> for Entry {
+    fn from(running: Option<Running>) -> Self {
+        running.map_or(Self::Closed, Self::Inside)
+    }
+}
+
 /// One function.
 pub struct Function {
     /// Its name.
@@ -38,6 +58,8 @@ pub struct Function {
     document: Mutex<Option<Arc<Document>>>,
     state: watch::Sender<State>,
     attempted: watch::Sender<bool>,
+    /// Places for calls that wait.
+    places: Semaphore,
     /// Somebody has asked for a look that has not begun.
     asked: AtomicBool,
     pub(super) mailbox: mpsc::UnboundedSender<Command>,
@@ -54,6 +76,7 @@ impl Function {
             document: Mutex::new(document.map(Arc::new)),
             state: watch::Sender::new(if wanted { State::Starting } else { State::Idle }),
             attempted: watch::Sender::new(false),
+            places: Semaphore::new(WAITING),
             asked: AtomicBool::new(false),
             mailbox,
         }
@@ -70,21 +93,46 @@ impl Function {
         self.state.borrow().clone()
     }
 
-    /// Lets a call in as soon as there is a way; nothing when it does not come in time or cannot come.
-    pub async fn enter(&self, patience: Duration) -> Option<Running> {
+    /// Lets a call in as soon as there is a way. While it waits it takes one of the function's places, and one of those that
+    /// all functions have.
+    pub async fn enter(&self, patience: Duration, all: &Semaphore) -> Entry {
         // Most calls need not wait. Counted in while the state cannot change: whoever closes the way waits for this call too.
         if let State::Ready(pool) = &*self.state.borrow() {
-            return pool.enter();
+            return pool.enter().into();
         }
+        let (Ok(_own), Ok(_common)) = (self.places.try_acquire(), all.try_acquire()) else {
+            return Entry::Crowded;
+        };
         let mut state = self.state.subscribe();
         let settled = state.wait_for(|state| !matches!(state, State::Starting));
         match tokio::time::timeout(patience, settled).await {
             Ok(Ok(state)) => match &*state {
-                State::Ready(pool) => pool.enter(),
-                _ => None,
+                State::Ready(pool) => pool.enter().into(),
+                _ => Entry::Closed,
             },
-            _ => None,
+            _ => Entry::Closed,
         }
+    }
+
+    /// How many calls wait.
+    pub fn waiting(&self) -> usize {
+        WAITING.saturating_sub(self.places.available_permits())
+    }
+
+    /// For how long nobody has called it; nothing while somebody does, or it is being started.
+    pub fn idle(&self) -> Option<Duration> {
+        let starts = matches!(*self.state.borrow(), State::Starting);
+        self.counts.idle().filter(|_| !starts)
+    }
+
+    /// Lets it rest, if nobody has called it for so long.
+    pub fn rest_after(&self, idle: Duration) {
+        let _ = self.mailbox.send(Command::Rest { idle });
+    }
+
+    /// Lets so many instances run as its load asks for, unless their number is no longer that of before.
+    pub fn fit(&self, before: u64, replicas: u64) {
+        let _ = self.mailbox.send(Command::Fit { before, replicas });
     }
 
     /// An instance took no connection: the calls wait, or go to others, until it does or its end is known.
@@ -188,6 +236,8 @@ impl Function {
             };
             if open {
                 tracing::info!("{} is ready at {}", self.key, endpoint.address);
+                // What took minutes to start is not taken away before it was of use.
+                self.counts.touch();
                 *state = State::Ready(Arc::new(pool));
             }
             open
@@ -268,6 +318,19 @@ impl Function {
         self.state.send_replace(State::Idle);
     }
 
+    /// Nobody is let in any more, if nobody is inside and nobody has been for so long. Whether that is so.
+    pub(super) fn close_if_idle(&self, after: Duration) -> bool {
+        self.state.send_if_modified(|state| {
+            // A call is counted before it looks at the state: it is seen here, or it sees what becomes of that here.
+            let idle = self.counts.idle().is_some_and(|idle| idle >= after);
+            let closes = idle && matches!(state, State::Ready(_) | State::Failed(_));
+            if closes {
+                *state = State::Idle;
+            }
+            closes
+        })
+    }
+
     /// It should not run. A call may have woken it a moment ago: its wish is in the mailbox, and stands.
     pub(super) fn rest(&self) {
         self.state.send_if_modified(|state| {
@@ -293,7 +356,68 @@ pub(super) fn alone() -> (Function, mpsc::UnboundedReceiver<Command>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::counts::Tally;
     use super::*;
+
+    /// Where there are places enough.
+    async fn enter(function: &Function, patience: Duration) -> Option<Running> {
+        match function.enter(patience, &Semaphore::new(1)).await {
+            Entry::Inside(running) => Some(running),
+            Entry::Closed => None,
+            Entry::Crowded => panic!("there are places"),
+        }
+    }
+
+    #[tokio::test]
+    async fn who_finds_no_place_to_wait_is_turned_away_and_disturbs_nobody() {
+        let (function, _mail) = alone();
+        let (function, all) = (Arc::new(function), Arc::new(Semaphore::new(WAITING + 1)));
+        function.starting();
+        let patience = Duration::from_secs(60);
+        let wait = || {
+            let (function, all) = (function.clone(), all.clone());
+            tokio::spawn(async move { function.enter(patience, &all).await })
+        };
+        let all_wait = async || {
+            while function.waiting() < WAITING {
+                tokio::task::yield_now().await;
+            }
+        };
+        let mut waiting: Vec<_> = (0..WAITING).map(|_| wait()).collect();
+        all_wait().await;
+        assert!(matches!(function.enter(patience, &all).await, Entry::Crowded));
+        // Who leaves gives the place back.
+        let left = waiting.swap_remove(7);
+        left.abort();
+        assert!(left.await.is_err());
+        assert_eq!(function.waiting(), WAITING - 1);
+        // All functions together have places, too.
+        assert!(matches!(function.enter(patience, &Semaphore::new(0)).await, Entry::Crowded));
+        waiting.push(wait());
+        all_wait().await;
+        function.let_in(Arc::new(Endpoint::new(([10, 62, 0, 2], 8080).into())));
+        for call in waiting {
+            assert!(matches!(call.await, Ok(Entry::Inside(_))));
+        }
+        assert_eq!((function.waiting(), all.available_permits()), (0, WAITING + 1));
+        // Who need not wait needs no place.
+        assert!(matches!(function.enter(patience, &Semaphore::new(0)).await, Entry::Inside(_)));
+    }
+
+    #[tokio::test]
+    async fn it_is_closed_only_while_nobody_calls() {
+        let (function, _mail) = alone();
+        let function = Arc::new(function);
+        function.starting();
+        assert!(function.idle().is_none() && !function.close_if_idle(Duration::ZERO));
+        function.let_in(Arc::new(Endpoint::new(([10, 62, 0, 2], 8080).into())));
+        assert!(!function.close_if_idle(Duration::from_secs(3600)));
+        let call = Tally::begin(function.clone());
+        assert!(function.idle().is_none() && !function.close_if_idle(Duration::ZERO));
+        drop(call);
+        assert!(function.idle().is_some() && function.close_if_idle(Duration::ZERO));
+        assert!(matches!(function.state(), State::Idle));
+    }
 
     #[tokio::test]
     async fn calls_that_waited_are_answered_before_others_begin() {
@@ -304,7 +428,7 @@ mod tests {
         let patience = Duration::from_secs(60);
         let call = tokio::spawn({
             let function = function.clone();
-            async move { function.enter(patience).await.unwrap() }
+            async move { enter(&function, patience).await.unwrap() }
         });
         tokio::task::yield_now().await;
         let answered = tokio::spawn({
@@ -331,11 +455,11 @@ mod tests {
         assert_eq!(function.available(), 2);
         function.failed("a third one does not start");
         function.left(&one);
-        assert_eq!(function.enter(Duration::ZERO).await.unwrap().address(), two.address);
+        assert_eq!(enter(&function, Duration::ZERO).await.unwrap().address(), two.address);
         function.left(&two);
         assert!(matches!(function.state(), State::Starting));
         function.failed("none does");
-        assert!(function.enter(Duration::from_secs(60)).await.is_none());
+        assert!(enter(&function, Duration::from_secs(60)).await.is_none());
         // What was left for good does not come back.
         function.let_in(two);
         assert_eq!(function.available(), 0);
@@ -385,11 +509,11 @@ mod tests {
         let (function, _mail) = alone();
         let endpoint = Arc::new(Endpoint::new(([10, 62, 0, 2], 8080).into()));
         function.let_in(endpoint.clone());
-        let call = function.enter(Duration::ZERO).await.unwrap();
+        let call = enter(&function, Duration::ZERO).await.unwrap();
         function.left(&Arc::new(Endpoint::new(endpoint.address)));
         assert!(matches!(function.state(), State::Ready(_)), "another instance's end");
         function.left(&endpoint);
-        assert!(function.enter(Duration::from_millis(1)).await.is_none());
+        assert!(enter(&function, Duration::from_millis(1)).await.is_none());
         let waiting = tokio::spawn(async move { endpoint.drained(Duration::from_secs(60)).await });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());

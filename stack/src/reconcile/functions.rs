@@ -11,7 +11,8 @@ use super::actor::Actor;
 use super::command::Command;
 use super::function::Function;
 use super::notices::Notices;
-use crate::desired::Document;
+use super::probe::Probes;
+use crate::desired::{Document, Scale};
 use crate::error::Error;
 use crate::key::Key;
 
@@ -49,6 +50,7 @@ impl Functions {
         // It was just made: nobody else can have set it.
         let _ = functions.world.set(world);
         for (key, document) in documents {
+            functions.note_misread(&key, &document);
             functions.with(&key, Some(document), |_| {});
         }
         functions
@@ -138,6 +140,18 @@ impl Functions {
                 tracing::warn!("{} {text}; make the secret, or deploy the function without it", function.key);
             }
         }
+    }
+
+    /// A deployment with a label that is not to be read is refused; the configuration's function runs without it, and so does
+    /// one that an older version took. That is told.
+    fn note_misread(&self, key: &Key, document: &Document) {
+        let wrong = Scale::parse(&document.labels).err();
+        let wrong = wrong.or_else(|| Probes::parse(&document.annotations).err());
+        let text = wrong.filter(|_| !document.deleted).map(|wrong| format!("{wrong}: it runs without that"));
+        if let Some(text) = &text {
+            tracing::warn!("{key}: {text}");
+        }
+        self.notices.set_misread(key, text);
     }
 
     /// Starts an actor for containers that no document asks for: it will remove them.

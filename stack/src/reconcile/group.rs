@@ -28,10 +28,14 @@ pub fn folder(root: &str, key: &Key, replica: u32) -> Option<PathBuf> {
     Some(Path::new(CGROUPS).join(group.trim_start_matches('/')))
 }
 
+/// The group of all functions; nothing where there are no groups.
+pub fn top(root: &str) -> Option<PathBuf> {
+    (!root.is_empty()).then(|| Path::new(CGROUPS).join(root.trim_start_matches('/')))
+}
+
 /// The group of a namespace's instances; nothing where there are no groups.
 pub fn of_namespace(root: &str, namespace: &Namespace) -> Option<PathBuf> {
-    let below = root.trim_start_matches('/');
-    (!root.is_empty()).then(|| Path::new(CGROUPS).join(below).join(namespace.as_str()))
+    Some(top(root)?.join(namespace.as_str()))
 }
 
 /// What is promised of memory (`memory.low`) to a group.
@@ -153,9 +157,7 @@ pub fn strays(root: &str, known: &HashSet<String>) -> Vec<PathBuf> {
 
 /// The groups of instances below `root`, and whose they are.
 pub fn instances(root: &str) -> Vec<(Key, u32, PathBuf)> {
-    if root.is_empty() {
-        return Vec::new();
-    }
+    let Some(top) = top(root) else { return Vec::new() };
     let folders = |path: &Path| {
         let entries = fs::read_dir(path).into_iter().flatten().flatten();
         entries
@@ -163,7 +165,7 @@ pub fn instances(root: &str) -> Vec<(Key, u32, PathBuf)> {
             .map(|e| e.path())
             .collect::<Vec<_>>()
     };
-    let namespaces = folders(&Path::new(CGROUPS).join(root.trim_start_matches('/')));
+    let namespaces = folders(&top);
     let all = namespaces.iter().flat_map(|namespace| folders(namespace));
     all.filter_map(|folder| instance(&folder).map(|(key, replica)| (key, replica, folder))).collect()
 }

@@ -7,6 +7,7 @@
 //! An *instance* is a container with its snapshot, network namespace, address, FIFOs and task. It is made and removed
 //! as a whole: a restart is a new instance, with a fresh root file system.
 
+mod activity;
 mod actor;
 mod backoff;
 mod collection;
@@ -37,7 +38,7 @@ mod removal;
 mod replicas;
 mod resolvers;
 mod rest;
-mod scale;
+mod room;
 mod secrets;
 mod serving;
 mod shim;
@@ -59,14 +60,13 @@ use tokio::task::JoinHandle;
 pub use counts::{Reason, Tally};
 pub use endpoint::{Endpoint, Running};
 pub use exit::Means;
-pub use function::{Function, State};
+pub use function::{Entry, Function, State};
 pub use functions::{Functions, Refused};
 pub use instance::is_instance_name;
 pub use pool::Pool;
 pub use probe::Probes;
-pub use scale::Scale;
 pub use secrets::{LARGEST_SECRETS_BYTES, Secrets};
-pub use usage::{Present, Usage};
+pub use usage::{Present, Usage, between};
 
 use crate::containerd::{Containerd, Layout};
 use crate::desired::{Namespaces, Store, on_disk};
@@ -195,6 +195,16 @@ impl World {
     /// What the instances use.
     pub fn usage(&self) -> Vec<Usage> {
         usage::of(&self.settings.cgroup_root, |_| true)
+    }
+
+    /// What the instances of some functions use. Waits for the kernel.
+    pub fn usage_of(&self, wanted: impl Fn(&Key) -> bool) -> Vec<Usage> {
+        usage::of(&self.settings.cgroup_root, wanted)
+    }
+
+    /// Bytes that functions may still take; nothing where nobody tells. Waits for the kernel.
+    pub fn room(&self) -> Option<u64> {
+        room::left(&self.settings.cgroup_root)
     }
 
     /// What a function uses now; nothing where it has no instance. Takes a moment.

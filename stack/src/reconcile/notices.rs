@@ -24,6 +24,8 @@ struct All {
     happened: BTreeMap<String, (u32, String)>,
     /// What is missing for its next start, however well it is now.
     missing: BTreeMap<String, String>,
+    /// What of its labels and annotations is not to be read, and counts as not there.
+    misread: BTreeMap<String, String>,
     /// What is wrong with a part of the gateway.
     parts: BTreeMap<&'static str, String>,
 }
@@ -45,15 +47,12 @@ impl Notices {
 
     /// Notes what is missing for a function's next start, or that nothing is. Tells whether that is new.
     pub fn set_missing(&self, key: &Key, missing: Option<String>) -> bool {
-        let (key, missing) = (key.to_string(), missing.map(|text| one_line(&text)));
-        self.change(|all| {
-            let changed = all.missing.get(&key) != missing.as_ref();
-            match missing {
-                Some(text) => drop(all.missing.insert(key, text)),
-                None => drop(all.missing.remove(&key)),
-            }
-            changed
-        })
+        self.change(|all| put(&mut all.missing, key, missing))
+    }
+
+    /// Notes what of a function's labels and annotations is not to be read, or that all is. Tells whether that is new.
+    pub fn set_misread(&self, key: &Key, misread: Option<String>) -> bool {
+        self.change(|all| put(&mut all.misread, key, misread))
     }
 
     /// Notes what is wrong with a part of the gateway, or that nothing is.
@@ -85,6 +84,17 @@ impl Notices {
     }
 }
 
+/// Sets what is told of a function, or that nothing is. Whether that is new.
+fn put(map: &mut BTreeMap<String, String>, key: &Key, text: Option<String>) -> bool {
+    let (key, text) = (key.to_string(), text.map(|text| one_line(&text)));
+    let changed = map.get(&key) != text.as_ref();
+    match text {
+        Some(text) => drop(map.insert(key, text)),
+        None => drop(map.remove(&key)),
+    }
+    changed
+}
+
 /// Semicolons separate the notices.
 fn one_line(reason: &str) -> String {
     let fit = |c: char| match c {
@@ -100,10 +110,11 @@ fn tell(all: &All) -> String {
         1 => format!("function {key}: {reason}"),
         many => format!("function {key}: {reason}, {many} times"),
     });
-    let missing = all.missing.iter().map(|(key, reason)| format!("function {key}: {reason}"));
+    let lasting = all.missing.iter().chain(&all.misread);
+    let lasting = lasting.map(|(key, reason)| format!("function {key}: {reason}"));
     let parts = all.parts.iter().map(|(part, wrong)| format!("{part}: {wrong}"));
-    let mut told: Vec<_> = parts.chain(happened.chain(missing).take(NAMED)).collect();
-    let number = all.happened.len() + all.missing.len();
+    let mut told: Vec<_> = parts.chain(happened.chain(lasting).take(NAMED)).collect();
+    let number = all.happened.len() + all.missing.len() + all.misread.len();
     if number > NAMED {
         told.push(format!("{} more of functions", number - NAMED));
     }
@@ -152,7 +163,10 @@ mod tests {
         notices.clear(&key);
         assert!(!notices.has(&key));
         assert_eq!(tell(&notices.0.lock().unwrap()), "function f.openfaas-fn: names a, which");
-        assert!(notices.set_missing(&key, None));
+        assert!(notices.set_misread(&key, Some("label".into())));
+        let told = "function f.openfaas-fn: names a, which; function f.openfaas-fn: label";
+        assert_eq!(tell(&notices.0.lock().unwrap()), told);
+        assert!(notices.set_missing(&key, None) && notices.set_misread(&key, None));
         assert_eq!(tell(&notices.0.lock().unwrap()), "");
     }
 }

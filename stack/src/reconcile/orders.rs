@@ -14,10 +14,9 @@ use super::endpoint::Endpoint;
 use super::fetch::Fetch;
 use super::functions::Refused;
 use super::instance::{Instance, id_of};
-use super::scale::{Rest, Scale};
 use super::start::{Outcome, Purpose, Source, Start};
 use crate::containerd::{Supply, Task};
-use crate::desired::Document;
+use crate::desired::{Document, Rest, Scale};
 use crate::error::Result;
 
 /// Where somebody waits for an answer.
@@ -55,6 +54,10 @@ impl Actor {
                 Err(error) => drop(reply.send(Err(error))),
             },
             Command::Wake => self.wake().await,
+            // A new version is on its way: the next look finds what is then.
+            Command::Rest { .. } | Command::Fit { .. } if self.deployment.is_some() => {}
+            Command::Rest { idle } => self.rest_when_idle(idle),
+            Command::Fit { before, replicas } => self.fit(before, replicas),
             Command::Delete { reply } => match self.delete().await {
                 Ok(ids) => self.farewells.wait(ids, reply),
                 Err(error) => drop(reply.send(Err(error))),
@@ -66,7 +69,7 @@ impl Actor {
     /// ones left to their last calls. Whatever fails before that changes nothing.
     async fn deploy(
         &mut self,
-        mut document: Document,
+        document: Document,
         supply: Box<Supply>,
         replace: bool,
         reply: Reply,
@@ -77,12 +80,9 @@ impl Actor {
             (true, false) => return Err((Refused::Absent, supply, reply)),
             _ => {}
         }
-        document.revision = old.map_or(1, |old| old.revision + 1);
-        document.declared = old.and_then(|old| old.declared.clone());
-        // An update keeps the scale, except that what rests is seen to work.
-        let scale = Scale::of(&document.labels);
-        let before = old.filter(|old| old.wants_instance()).map(|old| old.replicas);
-        document.replicas = scale.clamp(before.unwrap_or(scale.initial()));
+        let revision = old.map_or(1, |old| old.revision + 1);
+        let declared = old.and_then(|old| old.declared.clone());
+        let document = Document { revision, declared, ..document.scaled_like(old) };
         let others = match self.world.instances(&self.function.key).await {
             Ok(others) => others,
             Err(error) => return Err((error.into(), supply, reply)),
@@ -170,6 +170,8 @@ impl Actor {
         self.not_before = None;
         self.functions.notices.clear(&self.function.key);
         self.functions.notices.set_missing(&self.function.key, None);
+        self.functions.notices.set_misread(&self.function.key, None);
+        self.function.counts.touch();
         self.function.counts.exits.forget_last();
         let previous = std::mem::take(&mut self.serving);
         self.give_up_rest();
@@ -204,7 +206,8 @@ impl Actor {
         self.backoff.reset();
         self.not_before = None;
         let replicas = Scale::of(&document.labels).initial();
-        let document = Document { replicas, ..document };
+        let document = Document { replicas, by_hand: false, ..document };
+        self.function.counts.touch();
         self.pen.write_behind(&self.world.store, &self.function.key, &document);
         self.set_document(Some(document.clone()));
         // What could not be had while nobody wanted it may be there now.
@@ -221,12 +224,18 @@ impl Actor {
         };
         let scale = Scale::of(&document.labels);
         let replicas = scale.clamp(replicas);
+        // Its load leaves what somebody asked for, until it asks for more.
+        let by_hand = replicas > 0 && scale.load.is_some();
+        self.function.counts.touch();
         if document.replicas == replicas {
+            if document.by_hand != by_hand {
+                self.save(Document { by_hand, ..document }).await?;
+            }
             return Ok(HashSet::new());
         }
         self.backoff.reset();
         self.not_before = None;
-        let document = Document { replicas, ..document };
+        let document = Document { replicas, by_hand, ..document };
         if replicas > 0 {
             // Before anybody sees the number: a call that comes now waits for what is about to start.
             self.function.starting();
@@ -247,6 +256,49 @@ impl Actor {
         Ok(self.all_ids().await?)
     }
 
+    /// Lets it rest because nobody calls it. Like a wish of somebody's, but that a call which comes at this moment wins, and
+    /// that nobody waits for the disk.
+    fn rest_when_idle(&mut self, after: Duration) {
+        let Some(document) = self.document.clone().filter(Document::wants_instance) else { return };
+        let scale = Scale::of(&document.labels);
+        if scale.zero.is_none() {
+            return;
+        }
+        let resting = Document { replicas: 0, by_hand: false, ..document.clone() };
+        // First what should be: a call that finds the way closed looks there whether it can wake.
+        self.set_document(Some(resting.clone()));
+        if !self.function.close_if_idle(after) {
+            self.set_document(Some(document));
+            return;
+        }
+        tracing::info!("{}: nobody has called it for {} s, it rests", self.function.key, after.as_secs());
+        self.pen.write_behind(&self.world.store, &self.function.key, &resting);
+        self.backoff.reset();
+        self.not_before = None;
+        self.fetch = None;
+        if scale.rest != Rest::Frozen {
+            self.let_go();
+        }
+    }
+
+    /// Lets as many run as the load asks for. Nobody waits for the disk: after a power cut the load asks again.
+    fn fit(&mut self, before: u64, replicas: u64) {
+        let Some(document) = self.document.clone().filter(Document::wants_instance) else { return };
+        let replicas = Scale::of(&document.labels).clamp(replicas);
+        // Somebody may have asked for another number meanwhile.
+        if document.replicas != before || replicas == 0 || replicas == before {
+            return;
+        }
+        tracing::info!("{}: its load asks for {replicas} instances, it had {before}", self.function.key);
+        let document = Document { replicas, by_hand: false, ..document };
+        self.pen.write_behind(&self.world.store, &self.function.key, &document);
+        self.set_document(Some(document));
+        if replicas > before {
+            self.function.counts.touch();
+            self.function.starting();
+        }
+    }
+
     /// Gives the instances that are gone when it is done.
     async fn delete(&mut self) -> Result<HashSet<String>, Refused> {
         let Some(document) = self.document.clone().filter(|document| !document.deleted) else {
@@ -263,6 +315,7 @@ impl Actor {
             self.set_document(None);
         }
         self.functions.notices.set_missing(&self.function.key, None);
+        self.functions.notices.set_misread(&self.function.key, None);
         self.function.close();
         self.let_go();
         self.let_image_go(image);

@@ -31,7 +31,7 @@ impl Pen {
                 let _ = before.await;
             }
             if let Err(error) = on_disk(move || store.put(&key, &copy)).await {
-                tracing::warn!("that a function was woken is not remembered: {error}");
+                tracing::warn!("how many instances should run is not remembered: {error}");
             }
         }));
     }

@@ -11,11 +11,10 @@ use super::command::Command;
 use super::endpoint::Endpoint;
 use super::group;
 use super::instance::{Instance, PORT};
-use super::scale::{Rest, Scale};
 use super::start::{Purpose, Source, address};
 use super::watcher::watch;
 use crate::containerd::{Image, Task};
-use crate::desired::Document;
+use crate::desired::{Document, Rest, Scale};
 use crate::error::{Error, Result};
 
 /// An instance that nobody is let into.

@@ -48,7 +48,8 @@ pub async fn at_present(root: &str, key: &Key) -> Option<Present> {
     Some(between(&before, &after, began.elapsed()))
 }
 
-fn between(before: &[Usage], after: &[Usage], time: Duration) -> Present {
+/// What a function's instances used between two looks at them.
+pub fn between(before: &[Usage], after: &[Usage], time: Duration) -> Present {
     // An instance that came or went meanwhile is left out.
     let both = after.iter().filter_map(|now| {
         let then = before.iter().find(|then| then.replica == now.replica)?;

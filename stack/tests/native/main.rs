@@ -37,6 +37,7 @@ mod registry;
 mod remains;
 mod resting;
 mod said;
+mod scaler;
 mod scaling;
 mod secrets;
 mod small_disk;

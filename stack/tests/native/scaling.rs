@@ -155,6 +155,7 @@ fn a_start_waits_for_containerd() {
         let began = Instant::now();
         let refused = lab.expect(503, Method::GET, "/function/f", "").await;
         assert!(refused.text.starts_with("No endpoints available for: f."), "{}", refused.text);
+        assert_eq!(refused.headers["retry-after"], "5");
         let waited = began.elapsed().as_secs();
         assert!((9..40).contains(&waited), "it could have come back, or not: {waited} s");
         lab.start_containerd();

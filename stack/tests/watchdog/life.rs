@@ -131,6 +131,7 @@ fn no_more_calls_than_allowed() {
     assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
     assert!(refused.contains("x-openfaas-internal: faas-middleware\r\n"), "{refused}");
     assert!(refused.contains("content-type: text/plain\r\n"), "{refused}");
+    assert!(refused.contains("retry-after: 1\r\n"), "{refused}");
     assert_eq!(body(&refused), "Concurrent request limit exceeded. Max concurrent requests: 1\n");
     assert!(watchdog.ask("GET /_/ready", "").starts_with("HTTP/1.1 429"));
     assert!(watchdog.ask("GET /_/health", "").starts_with("HTTP/1.1 200"));

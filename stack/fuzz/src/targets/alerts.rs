@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::gateway::wire::{Webhook, parse, wanted};
+use crate::desired::Scale;
+use crate::gateway::wire::{Webhook, parse};
 use crate::object::Object;
 
 pub fn check(data: &[u8]) {
@@ -28,11 +29,12 @@ pub fn check(data: &[u8]) {
 
 /// Going up ends at the most, in steps that are not large; coming down is one step, and the same from everywhere.
 fn steps(labels: &BTreeMap<String, String>) {
-    let label = |name: &str| labels.get(name).and_then(|text| text.trim().parse::<u64>().ok());
-    let most = label("com.openfaas.scale.max").filter(|most| *most > 0).unwrap_or(5);
+    let scale = Scale::of(labels);
+    let (least, most) = (scale.alerted(false, 0), scale.clamp(u64::MAX));
+    assert!((1..=1000).contains(&most) && least <= most);
     for current in [0, 1, 4, 5, 19, 1000, u64::MAX] {
-        let up = wanted(true, current, labels);
+        let up = scale.alerted(true, current);
         assert!(up <= most && up <= current.saturating_add(5) && (up >= current || up == most));
-        assert_eq!(wanted(false, current, labels), label("com.openfaas.scale.min").unwrap_or(1));
+        assert_eq!(scale.alerted(false, current), least);
     }
 }

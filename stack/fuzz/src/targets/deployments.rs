@@ -2,11 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::desired::Document;
+use crate::desired::{Document, Scale};
 use crate::gateway::check::check as what_is_wrong;
 use crate::gateway::wire::{Deletion, Deployment, Scaling, Status, parse};
 use crate::key::Key;
-use crate::reconcile::Scale;
 
 pub fn check(data: &[u8]) {
     others(data);
@@ -51,6 +50,11 @@ fn usable(document: &Document) {
     assert!(scale.initial() >= 1 && scale.clamp(scale.initial()) == scale.initial());
     assert_eq!(scale.clamp(0), 0);
     assert!((1..=1000).contains(&scale.clamp(u64::MAX)));
+    assert!(scale.zero.is_none_or(|zero| zero.after.is_none_or(|after| !after.is_zero())));
+    if let Some(load) = scale.load {
+        assert!(load.target > 0.0 && load.proportion > 0.0 && (load.target * load.proportion).is_finite());
+        assert!(load.window.as_secs() <= 300);
+    }
 }
 
 /// `null` is as good as absent, and what is not known is nobody's business.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 
 /// Why a body broke off.
@@ -48,11 +48,12 @@ pub fn internal(status: StatusCode, message: impl Into<Bytes>) -> Response<Body>
     response
 }
 
-/// The answer to a call that is one too many: all of it is contract, who says it too.
+/// The answer to a call that is one too many: all of it is contract, who says it too, but that it may come again in a second.
 pub fn full_house(limit: usize) -> Response<Body> {
     let message = format!("Concurrent request limit exceeded. Max concurrent requests: {limit}\n");
     let mut response = text(StatusCode::TOO_MANY_REQUESTS, message);
     response.headers_mut().insert(INTERNAL, HeaderValue::from_static("faas-middleware"));
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::text::{Kind, Text};
-use crate::desired::Document;
-use crate::reconcile::{Function, Reason, Scale, Usage};
+use crate::desired::{Document, Scale};
+use crate::reconcile::{Function, Reason, Usage};
 
 /// One function, looked at once: all families tell of the same ones.
 struct Seen {
@@ -64,12 +64,16 @@ pub fn write(text: &mut Text, functions: &[Arc<Function>], usage: &[Usage]) {
     each(Kind::Gauge, "gateway_service_min", "Instances that should run at least.", &|seen| {
         Scale::of(&seen.document.labels).initial()
     });
+    each(Kind::Gauge, "bothy_function_calls_waiting", "Calls that wait for an instance.", &|seen| {
+        seen.function.waiting() as u64
+    });
     each(
         Kind::Counter,
         "bothy_function_calls_refused_total",
         "Calls that no instance took in time (503).",
         &|seen| seen.function.counts.refused(),
     );
+    scaled(text, &seen);
     used(text, &seen, usage);
     text.family(
         Kind::Counter,
@@ -95,6 +99,26 @@ pub fn write(text: &mut Text, functions: &[Arc<Function>], usage: &[Usage]) {
                 [("function_name", &seen.name), ("reason", &reason.word())];
             text.sample(&labels, seen.function.counts.restarts(reason));
         }
+    }
+}
+
+/// What those are aimed at that their load scales.
+fn scaled(text: &mut Text, seen: &[Seen]) {
+    let scaled = seen.iter().filter_map(|seen| Some((seen, Scale::of(&seen.document.labels).load?)));
+    let scaled: Vec<_> = scaled.collect();
+    text.family(Kind::Gauge, "gateway_service_target", "Load that an instance should have.");
+    for (seen, load) in &scaled {
+        text.sample(&[("function_name", &seen.name)], load.target);
+    }
+    text.family(Kind::Gauge, "gateway_service_target_load", "The same, by what is measured.");
+    for (seen, load) in &scaled {
+        let labels: [(&str, &dyn Display); 2] =
+            [("function_name", &seen.name), ("scaling_type", &load.measure.word())];
+        text.sample(&labels, load.target);
+    }
+    text.family(Kind::Gauge, "bothy_function_instances_wished", "Instances that the load asks for.");
+    for (seen, _) in &scaled {
+        text.sample(&[("function_name", &seen.name)], seen.function.counts.wished());
     }
 }
 

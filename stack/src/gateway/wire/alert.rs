@@ -1,4 +1,4 @@
-//! Alertmanager's webhook: which functions are busy, and what follows from that.
+//! Alertmanager's webhook: which functions are busy. What follows from that is in their labels.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,6 @@ use serde::Deserialize;
 
 use super::nullable;
 use crate::object::Object;
-
-/// Defaults of OpenFaaS's community edition for the labels below.
-const LEAST: u64 = 1;
-const MOST: u64 = 5;
-const FACTOR: u64 = 10;
-
-/// The step is counted from no more instances than that.
-const COUNTED: u64 = 5;
 
 /// Body of POST /system/alert.
 #[derive(Debug, Default, Deserialize)]
@@ -48,47 +40,5 @@ impl Alert {
     /// The function that it is about, as the alert has it.
     pub fn function_name(&self) -> &str {
         self.labels.get("function_name").map(String::as_str).unwrap_or_default()
-    }
-}
-
-/// How many instances there should be.
-pub fn wanted(firing: bool, current: u64, labels: &BTreeMap<String, String>) -> u64 {
-    let label = |name: &str| labels.get(&format!("com.openfaas.scale.{name}"))?.trim().parse::<u64>().ok();
-    let most = label("max").filter(|most| *most > 0).unwrap_or(MOST);
-    if !firing {
-        return label("min").unwrap_or(LEAST);
-    }
-    let factor = label("factor").filter(|factor| *factor <= 100).unwrap_or(FACTOR);
-    let step = (most.min(COUNTED) * factor).div_ceil(100);
-    current.saturating_add(step).min(most)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn steps() {
-        for (firing, current, labels, expected) in [
-            (true, 1, &[][..], 2),
-            (true, 0, &[], 1),
-            (true, 5, &[], 5),
-            (true, 9, &[], 5),
-            (false, 5, &[], 1),
-            (false, 0, &[], 1),
-            (false, 1, &[("min", "0")], 0),
-            (false, 5, &[("min", "2")], 2),
-            (true, 1, &[("max", "20"), ("factor", "100")], 6),
-            (true, 1, &[("max", "2"), ("factor", "100")], 2),
-            (true, 1, &[("factor", "0")], 1),
-            (true, 1, &[("factor", "200"), ("max", "many"), ("min", "-1")], 2),
-            (true, 1, &[("max", "0")], 2),
-            (true, u64::MAX, &[("max", "18446744073709551615")], u64::MAX),
-        ] {
-            let given = labels.iter().map(|(name, value): &(&str, &str)| {
-                (format!("com.openfaas.scale.{name}"), (*value).to_owned())
-            });
-            assert_eq!(wanted(firing, current, &given.collect()), expected, "{firing} {current} {labels:?}");
-        }
     }
 }

@@ -11,7 +11,7 @@ use std::io::Read;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-pub use alert::{Alert, Webhook, wanted};
+pub use alert::{Alert, Webhook};
 pub use function::{Deletion, Deployment, Scaling, Status};
 pub use info::Info;
 pub use namespace::{FunctionNamespace, check as check_namespace, is_marked};
