@@ -54,7 +54,7 @@ pub enum Command {
     },
     /// Measure, with the floor beside it that the machine allows.
     #[command(
-        after_help = "Examples:\n  bothy bench build\n  bothy bench boot --runs 5 --json\n  bothy bench functions\n  bothy bench watchdog"
+        after_help = "Examples:\n  bothy bench build\n  bothy bench boot --runs 5 --json\n  bothy bench functions\n  bothy bench queue --runs 5\n  bothy bench watchdog"
     )]
     Bench(BenchArgs),
     /// Work with configuration files.
@@ -242,6 +242,10 @@ pub enum Bench {
     Boot,
     /// What a function costs: cold starts, calls, memory. Natively, as root.
     Functions,
+    /// How many asynchronous calls are taken and made in a second, and that none is lost. Natively, as root.
+    Queue,
+    /// How long a function takes that was scaled to zero. Natively, as root.
+    Scale,
     /// How large the watchdog is, in a function's image and in memory.
     Watchdog,
 }

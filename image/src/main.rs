@@ -53,6 +53,8 @@ fn measure(args: &BenchArgs) -> anyhow::Result<()> {
         Bench::Build => bench::build(&options, args.runs)?,
         Bench::Boot => bench::boot(&options, args.runs)?,
         Bench::Functions => bench::functions(&options, args.runs)?,
+        Bench::Queue => bench::queue(&options, args.runs)?,
+        Bench::Scale => bench::scale(&options, args.runs)?,
         Bench::Watchdog => bench::watchdog(&options, args.runs)?,
     };
     Ok(bench::print(&figures, args.json)?)

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use boot::boot;
 pub use build::build;
-pub use functions::functions;
+pub use functions::{functions, queue, scale};
 pub use watchdog::watchdog;
 
 /// One figure.

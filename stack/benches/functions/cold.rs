@@ -29,6 +29,19 @@ pub async fn stopped(lab: &Lab, rounds: usize) -> f64 {
     percentile(taken, 50)
 }
 
+/// The same of one that nobody scaled: its label says that it may rest, and after how long.
+pub async fn zeroed(lab: &Lab, rounds: usize) -> f64 {
+    let labels = json!({"com.openfaas.scale.zero": "true", "com.openfaas.scale.zero-duration": "1s"});
+    deploy_with(lab, "rests", json!({"labels": labels})).await;
+    let mut taken = Vec::new();
+    for _ in 0..rounds {
+        until("an instance is prepared", async || prepared(lab, "rests").await).await;
+        taken.push(call(lab, "rests").await);
+    }
+    delete(lab, "rests").await;
+    percentile(taken, 50)
+}
+
 /// The same of one whose instance is frozen instead.
 pub async fn frozen(lab: &Lab, rounds: usize) -> f64 {
     deploy_with(lab, "iced", json!({"labels": {"com.bothy.scale.zero-state": "frozen"}})).await;

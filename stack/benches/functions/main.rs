@@ -1,4 +1,5 @@
-//! What functions and asynchronous calls cost: `cargo bothy bench functions`, `cargo bothy bench queue`. A real containerd, the gateway and its shim, natively and as root,
+//! What functions and asynchronous calls cost: `cargo bothy bench functions`, `queue`
+//! and `scale`. A real containerd, the gateway and its shim, natively and as root,
 //! in namespaces of their own; each figure beside the least that this host can do, measured in the same run.
 
 #[allow(dead_code, reason = "the tests use more of it")]
@@ -80,6 +81,7 @@ async fn measure(mut lab: Lab, arguments: &[String]) {
     layout::assemble(&lab.folder.join("images/echo"), ECHO, architecture(), &process, &[&layer()]);
     stand_in::bare_image(&lab);
     lab.groups = true;
+    lab.arguments.extend(["--reconcile-interval", "1s"].map(str::to_owned));
     lab.start_nats();
     lab.start_containerd();
     lab.start_gateway();
@@ -116,6 +118,11 @@ async fn measure(mut lab: Lab, arguments: &[String]) {
     if asked("completed") {
         let calls = number("--calls").unwrap_or(queue::CALLS);
         figures.extend(queue::completed(&mut lab, turns, calls).await);
+    }
+    if asked("zero") {
+        let floor = floor::of_starts(&lab, rounds).await;
+        let zeroed = cold::zeroed(&lab, rounds).await;
+        figures.push(Figure::with_floor("zero_to_reply_p50", zeroed, "ms", floor.start_ms).of("scale"));
     }
     if asked("kills") {
         figures.extend(queue::kills(&mut lab, queue::KILLS).await);

@@ -106,6 +106,7 @@ impl Broker {
             .map(|server| server.parse::<async_nats::ServerAddr>())
             .collect::<Result<_, _>>()
             .map_err(|error| connect(error.to_string()))?;
+        let last = Arc::new(Mutex::default());
         let mut options = ConnectOptions::new()
             .name(name)
             .retry_on_initial_connect()
@@ -115,7 +116,10 @@ impl Broker {
                     .min(RECONNECT)
             })
             .read_buffer_capacity(16 << 10)
-            .event_callback(|event| async move { told(&event) });
+            .event_callback(move |event| {
+                let last = last.clone();
+                async move { told(&event, &last) }
+            });
         options = match &nats.login {
             None => options,
             Some(Login::Password { user, password }) => {
@@ -352,13 +356,23 @@ fn is_absent(error: &async_nats::jetstream::context::GetStreamError) -> bool {
     matches!(error.kind(), GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
-fn told(event: &async_nats::Event) {
+/// Tells how the connection is: what fails again and again in the same way once.
+fn told(event: &async_nats::Event, last: &Mutex<String>) {
     use async_nats::Event;
+    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
     match event {
-        Event::Connected => tracing::info!("connected to NATS"),
+        Event::Connected => {
+            tracing::info!("connected to NATS");
+            last.clear();
+        }
         Event::Disconnected => tracing::warn!("the connection to NATS is lost; it is tried again and again"),
-        Event::ServerError(error) => tracing::warn!("NATS: {error}"),
-        Event::ClientError(error) => tracing::warn!("the connection to NATS: {error}"),
+        Event::ServerError(_) | Event::ClientError(_) => {
+            let text = event.to_string();
+            if *last != text {
+                tracing::warn!("NATS: {text}");
+                *last = text;
+            }
+        }
         other => tracing::debug!("NATS: {other}"),
     }
 }

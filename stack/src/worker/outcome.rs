@@ -70,14 +70,16 @@ impl<'a> Met<'a> {
     pub async fn give_up(&self, reason: &str) {
         tracing::warn!("a call of {} is given up: {reason} (call {})", self.lane.route.key, self.call.id);
         let letter = match bury(self.lane, self.ticket, reason, (self.status, self.attempts)).await {
-            Ok(letter) => letter,
+            Ok(Some(letter)) => letter,
+            // Somebody cancelled it a moment ago, or another worker has brought it to its end.
+            Ok(None) => return self.ticket.tell(&self.lane.worker.broker, AckKind::Ack).await,
             Err(error) => {
                 tracing::error!("a dead letter cannot be kept, its call stays in the queue: {error}");
                 return self.later(KEPT_LATER).await;
             }
         };
         self.lane.worker.statistics.dead(&self.lane.route);
-        self.write(Line { letter, ..self.line(Stage::Dead).because(reason) }).await;
+        self.write(Line { letter: Some(letter), ..self.line(Stage::Dead).because(reason) }).await;
         // Its body stays with the letter.
         self.ticket.tell(&self.lane.worker.broker, AckKind::Ack).await;
     }
