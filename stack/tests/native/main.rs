@@ -5,6 +5,7 @@ mod answer;
 mod calls;
 mod client;
 mod collecting;
+mod crowd;
 mod cycles;
 mod exits;
 mod faults;
