@@ -7,6 +7,7 @@ mod chaos;
 mod client;
 mod cluster;
 mod collecting;
+mod crowd;
 mod cycles;
 mod daemons;
 mod ear;

@@ -2,17 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::Method;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::crowd::{Crowd, knock, metric, until_metric};
 use crate::lab::{self, Lab};
 use crate::namespaces::inside;
 use crate::{IMAGE, PATIENCE, image, ready};
@@ -150,20 +147,6 @@ fn the_next_gateway_takes_nobody_for_idle() {
     });
 }
 
-/// An answer's status, and whether it tells when to try again.
-async fn knock(address: std::net::SocketAddr, path: &str, body: &str) -> Result<(u16, bool), String> {
-    let mut stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
-    let method = if body.is_empty() { "GET" } else { "POST" };
-    let head = format!("{method} {path} HTTP/1.1\r\nhost: b\r\nconnection: close\r\ncontent-length");
-    let request = format!("{head}: {}\r\n\r\n{body}", body.len());
-    stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.map_err(|error| error.to_string())?;
-    let text = String::from_utf8_lossy(&answer).into_owned();
-    let status = text.get(9..12).and_then(|status| status.parse().ok());
-    Ok((status.ok_or("no answer")?, text.to_ascii_lowercase().contains("\r\nretry-after: ")))
-}
-
 #[test]
 fn ten_thousand_calls_start_it_once() {
     inside("scaler::ten_thousand_calls_start_it_once", async |mut lab| {
@@ -264,66 +247,6 @@ fn who_leaves_takes_no_other_call_along() {
         lab.expect(200, Method::DELETE, "/system/functions", r#"{"functionName":"f"}"#).await;
         assert_eq!(lab.leftovers().await, Vec::<String>::new());
     });
-}
-
-/// A metric's value, if it is there.
-async fn metric(name: &str) -> Option<f64> {
-    let mut stream = TcpStream::connect("127.0.0.1:8082").await.ok()?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: b\r\nconnection: close\r\n\r\n").await.ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.ok()?;
-    answer.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-}
-
-async fn until_metric(lab: &Lab, name: &str, wanted: f64) {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let value = metric(name).await;
-        if value == Some(wanted) {
-            return;
-        }
-        assert!(Instant::now() < end, "{name} is {value:?}, not {wanted}: {}", lab.gateway_log());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// So many calls at any time, until it is dropped.
-struct Crowd {
-    #[expect(dead_code, reason = "the calls end with it")]
-    calls: JoinSet<()>,
-}
-
-impl Crowd {
-    fn new(lab: &Lab, calls: usize) -> Self {
-        let mut set = JoinSet::new();
-        for _ in 0..calls {
-            let address = lab.address();
-            set.spawn(async move {
-                loop {
-                    let _ = knock(address, "/function/f", "sleep 1").await;
-                }
-            });
-        }
-        Self { calls: set }
-    }
-
-    /// Another one that comes so often.
-    fn steady(lab: &Lab, pause: Duration) -> Self {
-        let mut set = JoinSet::new();
-        let (address, places) = (lab.address(), Arc::new(Semaphore::new(64)));
-        set.spawn(async move {
-            let mut pace = tokio::time::interval(pause);
-            loop {
-                pace.tick().await;
-                let place = places.clone().acquire_owned().await.unwrap();
-                tokio::spawn(async move {
-                    let _ = knock(address, "/function/f", "echo").await;
-                    drop(place);
-                });
-            }
-        });
-        Self { calls: set }
-    }
 }
 
 #[test]
