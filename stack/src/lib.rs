@@ -1,6 +1,6 @@
-//! The OpenFaaS-compatible stack: one process that is gateway and function provider, and one that carries the
-//! functions' output into the journal. See README.md for the processes, the flow of data, and what happens when what
-//! dies.
+//! The OpenFaaS-compatible stack: one process that is gateway and function provider, one that makes the asynchronous calls,
+//! and one that carries the functions' output into the journal. See README.md for the processes, the flow of data, and what
+//! happens when what dies.
 
 pub mod base64;
 pub mod containerd;

@@ -31,8 +31,9 @@ macro_rules! targets {
 }
 
 targets! {
-    alerts basic_auth bothy_toml challenges deployments docker_config durations environments headers journal locations
-    log_requests manifests namespaces paths quantities queries ranges references secrets timestamps watchdog_config
+    alerts basic_auth bothy_toml callbacks calls challenges deployments docker_config durations environments headers
+    journal ledger letters locations log_requests manifests namespaces paths quantities queries ranges references
+    retries secrets timestamps watchdog_config
 }
 
 fn home() -> PathBuf {

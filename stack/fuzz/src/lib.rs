@@ -20,6 +20,7 @@ pub use stack::{
 #[path = "../../src/gateway"]
 pub mod gateway {
     pub mod auth;
+    pub mod callback;
     pub mod check;
     pub mod headers;
     pub mod query;
@@ -31,6 +32,13 @@ pub mod gateway {
         pub mod entry;
         pub mod wanted;
     }
+}
+
+#[path = "../../src/queue"]
+pub mod queue {
+    pub mod ledger;
+
+    pub use stack::queue::now;
 }
 
 #[path = "../../src/registry"]

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::io::StreamReader;
 
 use super::Gateway;
+use super::callback::callback;
 use super::headers::{self, Stamp, from_http2};
 use super::proxy::not_found;
 use super::queues::Queues;
@@ -28,8 +29,6 @@ use crate::queue::{
 
 /// Names the function's queue.
 const QUEUE: &str = "com.openfaas.queue";
-/// Where the answer is to be sent.
-const CALLBACK: &str = "x-callback-url";
 
 /// How long a body may take to come.
 const BODY_PATIENCE: Duration = Duration::from_secs(60);
@@ -233,22 +232,6 @@ fn not_queued(error: String) -> Refusal {
     refuse(StatusCode::SERVICE_UNAVAILABLE, format!("Error queuing request: {error}"))
 }
 
-/// Where the answer is to be sent, if anywhere.
-fn callback(headers: &HeaderMap) -> Result<Option<String>, String> {
-    let Some(value) = headers.get(CALLBACK) else { return Ok(None) };
-    let text = value.to_str().unwrap_or_default().trim();
-    let parsed: Option<Uri> = text.parse().ok();
-    let fits = parsed.is_some_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
-    });
-    if !fits {
-        return Err(format!(
-            "X-Callback-Url: {text:?} is no URL, expected something like http://gateway:8080/function/next"
-        ));
-    }
-    Ok(Some(text.to_owned()))
-}
-
 /// What cannot be sent to a function later is not taken now.
 fn fits(headers: &HeaderMap, uri: &Uri) -> Result<(), Refusal> {
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
@@ -272,22 +255,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-
-    #[test]
-    fn callbacks() {
-        let read = |text: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(CALLBACK, HeaderValue::from_static(text));
-            callback(&headers)
-        };
-        assert_eq!(callback(&HeaderMap::new()), Ok(None));
-        for good in ["http://gateway:8080/function/next", "https://example.org/a?b=c", " http://10.0.0.1 "] {
-            assert_eq!(read(good), Ok(Some(good.trim().to_owned())));
-        }
-        for bad in ["", "next", "/function/next", "ftp://example.org/", "http://", "http:///x", "a b"] {
-            assert!(read(bad).unwrap_err().starts_with("X-Callback-Url: "), "{bad}");
-        }
-    }
 
     #[test]
     fn what_is_too_large_is_refused_now() {

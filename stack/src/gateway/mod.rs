@@ -3,6 +3,7 @@
 mod alert;
 mod asynchronous;
 mod auth;
+mod callback;
 mod called;
 mod calls;
 mod check;

@@ -38,7 +38,7 @@ const RECONNECT: Duration = Duration::from_secs(2);
 /// How long it is known what became of calls.
 const LEDGER_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// What the streams may take of a disk of that size, each no less and no more than that.
+/// What the streams may take of the file system that they lie on, each within its own bounds.
 const QUEUE_SHARE: Share = Share { part: 8, least: 16 << 20, most: 1 << 30 };
 const BODIES_SHARE: Share = Share { part: 8, least: 16 << 20, most: 4 << 30 };
 const DEAD_SHARE: Share = Share { part: 16, least: 8 << 20, most: 512 << 20 };
@@ -74,7 +74,7 @@ struct Sizes {
 }
 
 impl Sizes {
-    /// On a disk of that size, or in a cluster, whose limits are its own. The ledger is always bound: it never stops.
+    /// On a disk of that size; none in a cluster, whose limits are its own. The ledger always has one, because nothing else ends it.
     fn new(disk: Option<u64>, queue: Option<u64>) -> Self {
         let of =
             |share: Share| disk.map_or(-1, |size| (size / share.part).clamp(share.least, share.most) as i64);
@@ -85,7 +85,8 @@ impl Sizes {
 }
 
 impl Broker {
-    /// Connects in the background, and again whenever that is needed, for ever. `store` is the own server's folder.
+    /// Connects in the background, and again whenever that is needed, for ever. `store` is the own server's folder,
+    /// `own` where it is found if not at its usual address.
     ///
     /// # Errors
     /// The configuration names files that cannot be read, or no servers.

@@ -28,7 +28,7 @@ pub enum Stage {
     Queued,
     /// An attempt failed, and another is to come.
     Retrying,
-    /// It was made, and its answer delivered.
+    /// It was made, and its answer delivered, unless the reason says why not.
     Done,
     /// It was given up.
     Dead,
@@ -88,7 +88,7 @@ pub struct Line {
     /// Its number among the dead letters.
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
     pub letter: Option<u64>,
-    /// Why it was given up.
+    /// Why it was given up, or its answer not delivered.
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -98,7 +98,7 @@ fn is_zero(number: &u32) -> bool {
 }
 
 impl Line {
-    /// A call that has just come to its place.
+    /// A call is so far from now on, and no more is known of it.
     pub fn new(id: &str, place: &Place, function: &str, stage: Stage) -> Self {
         Self {
             id: id.to_owned(),

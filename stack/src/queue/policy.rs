@@ -13,7 +13,8 @@ const CODES: &str = "com.openfaas.retry.codes";
 const MIN_WAIT: &str = "com.openfaas.retry.min_wait";
 const MAX_WAIT: &str = "com.openfaas.retry.max_wait";
 
-/// What a function may ask for; more is the worker's default. Those of bothy.toml are checked where they are read.
+/// The most that a function may ask for; who asks for more gets the worker's default. What bothy.toml says is checked where it
+/// is read.
 const MOST_ATTEMPTS: u32 = 1000;
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
@@ -129,7 +130,8 @@ impl Policy {
         self.0.attempts
     }
 
-    /// What follows from an answer to the call's attempt of that number, from 1 on. `random` is one number of all.
+    /// What follows from an answer to the call's attempt of that number, from 1 on. `random` is any number, by
+    /// chance.
     pub fn judge(&self, answer: &Answer<'_>, attempt: u32, random: u64) -> Verdict {
         let wanted = (answer.internal && answer.status >= 400) || self.0.codes.contains(&answer.status);
         match wanted {
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn jitter() {
+    fn chance_shortens_a_pause_as_far_as_it_may() {
         let answer = Answer { status: 500, internal: false, retry_after: None };
         for (backoff, random, wanted) in [
             (Backoff::Full, 0, 0),

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ledger::Place;
 
-/// Subject: there are calls for a function, a [`Route`](super::Route)'s subject.
+/// Subject: there are calls for a function; the message is the subject of its [`Route`](super::Route).
 pub const WAKE: &str = "queue.wake";
 /// Subject of a request: whoever has that call running says so, and nobody else answers.
 pub const RUNNING: &str = "queue.running";

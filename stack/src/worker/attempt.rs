@@ -26,7 +26,7 @@ const GATEWAY_AWAY: Duration = Duration::from_secs(2);
 /// How long a call that was met before may wait for what is known of it.
 const LEDGER: Duration = Duration::from_secs(10);
 
-/// A call whose next attempt is due in less than that is made now.
+/// A call whose next attempt is due in less than so many milliseconds is made now.
 const SOON: u64 = 250;
 
 /// Makes an attempt, and does what follows from it.

@@ -82,7 +82,7 @@ impl Lane {
                 Ok(()) => return,
                 Err(error) => tracing::debug!("{} in {}: {error}", self.0.route.key, self.0.route.queue),
             }
-            // A function that is gone from its queue, with the queue, is looked for anew if it comes back.
+            // Where the queue itself is gone there is nothing to wait for: a lane is opened again when it comes back.
             tokio::select! {
                 () = tokio::time::sleep(PAUSE) => {}
                 () = worker.ending.cancelled() => return,

@@ -21,7 +21,7 @@ struct Lane {
     running: u32,
     /// The most that may, for the function's own sake.
     limit: u32,
-    /// Set while it waits for its turn, since that turn of all.
+    /// Set while it waits for its turn: since when, by the number of that turn, and whom to wake.
     waiting: Option<(u64, Waker)>,
 }
 
@@ -38,7 +38,7 @@ pub struct Taken {
 }
 
 impl Places {
-    /// So many.
+    /// So many, all free.
     pub fn new(total: u32) -> Arc<Self> {
         Arc::new(Self(Mutex::new(State { free: total, total, number: 0, lanes: HashMap::new() })))
     }

@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use super::Worker;
 use crate::queue::{Broker, CANCEL, Place, RUNNING, Wish};
 
-/// Of the time after which NATS gives a call to somebody else, it is told after each such part that we are at it.
+/// NATS is told so often that we are at a call, within the time after which it would give it to somebody else.
 const PART: u32 = 3;
 
 /// Pause after NATS did not let us listen.

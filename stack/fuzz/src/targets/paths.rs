@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 use hyper::header::HeaderValue;
 use hyper::{Method, Uri};
 
-use crate::gateway::router::{Route, route};
+use crate::gateway::router::{Act, Route, route};
 use crate::gateway::target::target;
 use crate::key::Key;
 
@@ -15,14 +15,32 @@ pub fn check(data: &[u8]) {
     let found = route(&method, path);
     let open = matches!(
         found,
-        Route::Health | Route::Root | Route::Invoke(..) | Route::Clean(_) | Route::Nothing(_)
+        Route::Health
+            | Route::Root
+            | Route::Invoke(..)
+            | Route::Enqueue(..)
+            | Route::Clean(_)
+            | Route::Nothing(_)
     );
     // What is the administrator's is one page, and lies below one folder else; all of that folder is.
     let below = path.starts_with("/system/") && !matches!(found, Route::Clean(_));
     assert!(open || below || found == Route::Page && path == "/ui/");
     assert_eq!(found.is_guarded(path), below || found == Route::Page);
     match found {
-        Route::Invoke(name, rest) => invoked(&uri, name, rest),
+        Route::Invoke(name, rest) => invoked(&uri, "function", name, rest),
+        Route::Enqueue(name, rest) => invoked(&uri, "async-function", name, rest),
+        Route::Call(act, id) => {
+            assert!(matches!(act, Act::Read | Act::Remove) && !id.is_empty());
+            assert_eq!(format!("/system/calls/{id}"), path);
+        }
+        Route::DeadLetter(act, number) => {
+            assert!(matches!(act, Act::Read | Act::Remove));
+            assert!(path.rsplit('/').next().is_some_and(|last| last.parse() == Ok(number)));
+        }
+        Route::Replay(number) => {
+            assert_eq!((&method, path.rsplit('/').next()), (&Method::POST, Some("replay")));
+            assert!(path.rsplit('/').nth(1).is_some_and(|last| last.parse() == Ok(number)));
+        }
         Route::Clean(to) => {
             // `OPTIONS *` has no path.
             let clean = cleaned(path.strip_prefix('*').unwrap_or(path));
@@ -43,8 +61,8 @@ fn request(data: &[u8]) -> Option<(Method, Uri)> {
     Some((method.parse().ok()?, uri.parse().ok()?))
 }
 
-fn invoked(uri: &Uri, name: &str, rest: &str) {
-    assert_eq!(format!("/function/{name}{rest}"), uri.path());
+fn invoked(uri: &Uri, folder: &str, name: &str, rest: &str) {
+    assert_eq!(format!("/{folder}/{name}{rest}"), uri.path());
     assert!(!name.is_empty() && !name.contains(['/', '%']) && (rest.is_empty() || rest.starts_with('/')));
     if let Some(key) = Key::from_path(name) {
         assert_eq!(Key::from_path(&key.to_string()), Some(key));
