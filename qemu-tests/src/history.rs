@@ -29,11 +29,24 @@ pub struct Act {
     pub answered: u64,
 }
 
+/// An asynchronous call that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Its identifier.
+    pub id: String,
+    /// The function.
+    pub function: String,
+    /// Length of the record when its answer was there.
+    pub answered: u64,
+}
+
 /// All that was done, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     /// The acts.
     pub acts: Vec<Act>,
+    /// The asynchronous calls among it.
+    pub calls: Vec<Accepted>,
     /// Size of the disk in bytes.
     pub disk_bytes: u64,
     /// Where the partition `data` begins, in bytes.
@@ -69,6 +82,11 @@ impl History {
     /// All functions that there ever were.
     pub fn functions(&self) -> BTreeSet<&str> {
         self.acts.iter().filter_map(|act| act.function.as_deref()).collect()
+    }
+
+    /// The calls that had been accepted before a cut. Each of them has to come to an end.
+    pub fn accepted(&self, cut: usize, writes: &Writes) -> impl Iterator<Item = &Accepted> {
+        self.calls.iter().filter(move |call| cut >= writes.count_in(call.answered))
     }
 
     /// The stretches that a cut may lie in.
@@ -188,7 +206,14 @@ mod tests {
             act(Some("a"), None, 12, 14),
             act(None, None, 14, 16),
         ];
-        (folder, writes, History { acts, disk_bytes: 2000 * SECTOR, data_start: DATA * SECTOR })
+        let calls = [("x", 8), ("y", 11)];
+        let call = |(id, pairs): (&str, u64)| Accepted {
+            id: id.into(),
+            function: "a".into(),
+            answered: 512 + pairs * 1536,
+        };
+        let calls = calls.map(call).into();
+        (folder, writes, History { acts, calls, disk_bytes: 2000 * SECTOR, data_start: DATA * SECTOR })
     }
 
     #[test]
@@ -201,6 +226,13 @@ mod tests {
         assert_eq!([0, 12, 13, 15].map(may), ["", "", "|1", "|1"]);
         assert_eq!([16, 18, 19, 21, 22, 24].map(may), ["1", "1", "1|2", "1|2", "2", "2"]);
         assert_eq!([25, 27, 28, 32].map(may), ["|2", "|2", "", ""]);
+    }
+
+    #[test]
+    fn a_call_is_owed_from_its_answer_on() {
+        let (_folder, writes, history) = history();
+        let owed = |cut| history.accepted(cut, &writes).map(|call| call.id.as_str()).collect::<String>();
+        assert_eq!([0, 15, 16, 21, 22, 32].map(owed), ["", "", "x", "x", "xy", "xy"]);
     }
 
     #[test]

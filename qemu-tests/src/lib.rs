@@ -5,6 +5,7 @@
 //! behaviour. A test runs again only when the emulator failed in one of the two ways that
 //! [`Fault`](image::qemu::Fault) knows; such runs are printed and counted.
 
+mod calls;
 mod case;
 mod checks;
 mod history;
@@ -14,9 +15,10 @@ mod lock;
 mod recording;
 mod used;
 
+pub use calls::{call_is_done, call_later, end_of_call};
 pub use case::{Case, PASSWORD, SHELL_IMAGE, case, shell_case};
 pub use checks::{assert_clean, debugfs, journal};
-pub use history::{Act, History, Window, choose};
+pub use history::{Accepted, Act, History, Window, choose};
 pub use image::qemu::{Gateway, Mark, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, Shell, configuration};
 pub use inside::{Inside, Process, shell};
 pub use recording::Recording;

@@ -8,11 +8,11 @@ use anyhow::{Context, Result, ensure};
 use image::qemu::{Disk, Writes};
 use serde_json::json;
 
-use crate::history::{Act, History};
-use crate::{Case, SAMPLE_FUNCTION, SAMPLE_IMAGE};
+use crate::history::{Accepted, Act, History};
+use crate::{Case, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, call_later};
 
 /// Number of what is done below: another number makes older recordings worthless.
-const SCENARIO: &str = "1";
+const SCENARIO: &str = "2";
 /// How long a request may take.
 const REQUEST: Duration = Duration::from_secs(120);
 
@@ -76,7 +76,7 @@ impl Places {
         })
     }
 
-    /// First boot, deployments, an update, a removal, work, shutdown.
+    /// First boot, deployments, an update, a removal, work, shutdown; and asynchronous calls all the time.
     fn record(&self, case: &mut Case) -> Result<History> {
         let disk = case.disk(None)?;
         disk.copy(&self.disk)?;
@@ -94,13 +94,25 @@ impl Places {
         let mut running = case.boot(&machine)?;
         note(&mut history, "first boot", None, 0)?;
         let gateway = case.gateway(&running);
+        let queue = |history: &mut History, running: &mut Running, function: &str, calls: usize| {
+            for _ in 0..calls {
+                let id = call_later(running, &gateway, function, "Bothy")?;
+                let function = function.to_owned();
+                history.calls.push(Accepted { id, function, answered: length()? });
+            }
+            Ok::<_, anyhow::Error>(())
+        };
         let function = |name: &str, step: &str| json!({ "service": name, "image": SAMPLE_IMAGE, "labels": { "step": step } });
         for name in [SAMPLE_FUNCTION, "banner"] {
             let began = length()?;
             gateway.deploy_document(&function(name, "1"))?;
             note(&mut history, &format!("deploy {name}"), Some((name, Some("1"))), began)?;
             case.answer(&mut running, name, "Bothy")?;
+            let began = length()?;
+            queue(&mut history, &mut running, name, 2)?;
+            note(&mut history, &format!("calls of {name}"), None, began)?;
         }
+        queue(&mut history, &mut running, "banner", 1)?;
         let client = gateway.client();
         let began = length()?;
         let document = function("banner", "2").to_string();
@@ -108,19 +120,34 @@ impl Places {
         ensure!([200, 202].contains(&answer.status), "update: {} {}", answer.status, answer.body);
         note(&mut history, "update banner", Some(("banner", Some("2"))), began)?;
         let began = length()?;
-        gateway.deploy_document(&function("short", "1"))?;
+        let mut short = function("short", "1");
+        // What is left to call when it is gone is given up soon.
+        short["annotations"] =
+            json!({ "com.openfaas.retry.attempts": "2", "com.openfaas.retry.min_wait": "1s" });
+        gateway.deploy_document(&short)?;
         note(&mut history, "deploy short", Some(("short", Some("1"))), began)?;
+        let began = length()?;
+        queue(&mut history, &mut running, "short", 1)?;
+        note(&mut history, "a call of short", None, began)?;
         let began = length()?;
         let body = json!({ "functionName": "short" }).to_string();
         let answer = client.request("DELETE", "/system/functions", Some(&body), REQUEST)?;
         ensure!([200, 202].contains(&answer.status), "remove: {} {}", answer.status, answer.body);
         note(&mut history, "remove short", Some(("short", None)), began)?;
         let began = length()?;
-        for _ in 0..20 {
-            case.answer(&mut running, "banner", "Bothy")?;
+        for _ in 0..4 {
+            queue(&mut history, &mut running, "banner", 1)?;
+            for _ in 0..5 {
+                case.answer(&mut running, "banner", "Bothy")?;
+            }
         }
-        std::thread::sleep(Duration::from_secs(6));
         note(&mut history, "work", None, began)?;
+        let began = length()?;
+        std::thread::sleep(Duration::from_secs(6));
+        note(&mut history, "rest", None, began)?;
+        let began = length()?;
+        queue(&mut history, &mut running, SAMPLE_FUNCTION, 2)?;
+        note(&mut history, "last calls", None, began)?;
         let began = length()?;
         case.power_off(running)?;
         note(&mut history, "shutdown", None, began)?;

@@ -161,6 +161,22 @@ impl Gateway {
     pub fn call(&self, function: &str, body: &str) -> Result<Answer> {
         self.client.post(&format!("/function/{function}"), body, REQUEST)
     }
+
+    /// Has a function called later: 202 promises that it will be.
+    ///
+    /// # Errors
+    /// There was no answer. A status other than 202 is an answer.
+    pub fn call_later(&self, function: &str, body: &str) -> Result<Answer> {
+        self.client.post(&format!("/async-function/{function}"), body, REQUEST)
+    }
+
+    /// How far such a call is, as `GET /system/calls/ID` tells it.
+    ///
+    /// # Errors
+    /// There was no answer. A status other than 200 is an answer.
+    pub fn call_status(&self, id: &str) -> Result<Answer> {
+        self.client.get(&format!("/system/calls/{id}"), REQUEST)
+    }
 }
 
 #[cfg(test)]

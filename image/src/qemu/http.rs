@@ -11,6 +11,8 @@ pub struct Answer {
     pub status: u16,
     /// When the machine says that it answered, as HTTP writes it; empty where it does not.
     pub date: String,
+    /// `X-Call-Id`; empty where there is none.
+    pub call_id: String,
     /// The body as text.
     pub body: String,
 }
@@ -96,10 +98,13 @@ impl Client {
         let request = self.agent.configure_request(request).timeout_global(Some(limit)).build();
         let mut response = self.agent.run(request).map_err(|e| failed(e.to_string()))?;
         let status = response.status().as_u16();
-        let date =
-            response.headers().get("date").and_then(|date| date.to_str().ok()).unwrap_or_default().to_owned();
+        let header = |name: &str| {
+            let value = response.headers().get(name).and_then(|value| value.to_str().ok());
+            value.unwrap_or_default().to_owned()
+        };
+        let (date, call_id) = (header("date"), header("x-call-id"));
         let body = response.body_mut().read_to_string().map_err(|e| failed(e.to_string()))?;
-        Ok(Answer { status, date, body })
+        Ok(Answer { status, date, call_id, body })
     }
 }
 
@@ -152,11 +157,13 @@ mod tests {
 
     #[test]
     fn sends_credentials_and_takes_any_status() {
-        let (port, server) =
-            server("HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+        let (port, server) = server(
+            "HTTP/1.1 503 Busy\r\nX-Call-Id: 7\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        );
         let client = Client::new(port).with_credentials("admin", "secret");
         let answer = client.post("/x", "figlet", Duration::from_secs(10)).unwrap();
-        assert_eq!(answer, Answer { status: 503, date: String::new(), body: "abc".to_owned() });
+        let (date, call_id) = (String::new(), "7".to_owned());
+        assert_eq!(answer, Answer { status: 503, date, call_id, body: "abc".to_owned() });
         let request = server.join().unwrap().to_ascii_lowercase();
         assert!(request.starts_with("post /x http/1.1\r\n"), "{request}");
         assert!(request.contains("authorization: basic ywrtaw46c2vjcmv0\r\n"), "{request}");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use image::qemu::READY;
-use qemu_tests::{PASSWORD, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, case};
+use qemu_tests::{PASSWORD, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, call_is_done, call_later, case};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -86,7 +86,12 @@ fn says_the_same_here_and_from_afar() {
             let shown = format!("{here:?}").contains(PASSWORD);
             ensure!(shown == (line.contains("reveal") || line.contains("credentials")), "{line}: {here:#?}");
         }
+        let gateway = case.gateway(&running);
+        let call = call_later(&mut running, &gateway, SAMPLE_FUNCTION, "Bothy")?;
+        call_is_done(&mut running, &gateway, &call, LIMIT)?;
+        let call = format!("queue status {call} --json");
         let same = [
+            (call.as_str(), vec!["callId", "state", "function", "queue", "attempts", "status", "since"]),
             ("status --json", vec!["hostname", "address", "healthy", "network", "data", "config"]),
             ("services --json", vec!["name", "state", "pid", "restarts", "since_ms"]),
             ("logs --boot 0 --lines 5 --service nats --json", vec!["__CURSOR", "MESSAGE", "_PID"]),
@@ -114,6 +119,7 @@ fn says_the_same_here_and_from_afar() {
             ("status", "healthy"),
             ("services", "containerd  ready"),
             ("services gateway", "ENDED"),
+            ("queue list", "no dead letters"),
             ("top --once", "figlet.openfaas-fn"),
             ("config", "hostname"),
             ("plan", "pid 1, start"),

@@ -16,6 +16,7 @@ mod memory;
 mod network;
 mod no_network;
 mod power_cut;
+mod queue;
 mod reach;
 mod second_boot;
 mod service_limit;

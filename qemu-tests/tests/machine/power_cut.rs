@@ -1,5 +1,5 @@
 //! The power fails. All writes of a machine are recorded while it boots for the first time, takes functions, changes
-//! and loses them, works and shuts down. Then its disk is made again as it was at many moments, with what had not been
+//! and loses them, takes calls for later, works and shuts down. Then its disk is made again as it was at many moments, with what had not been
 //! flushed lost, torn or there, and booted: the machine must be healthy and keep every promise that it had made.
 //!
 //! A cut is named by its seed, and `BOTHY_CUT=SEED` runs that one alone, from the same recording as long as the image is
@@ -13,7 +13,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use qemu_tests::{BOTHY, Case, Mark, Recording, SAMPLE_FUNCTION, SAMPLE_IMAGE, assert_clean, case, choose};
+use qemu_tests::{
+    BOTHY, Case, Gateway, Mark, Recording, Running, SAMPLE_FUNCTION, SAMPLE_IMAGE, assert_clean,
+    call_is_done, call_later, case, choose, end_of_call,
+};
 use serde_json::Value;
 
 /// How long a request may take.
@@ -103,14 +106,40 @@ fn survives(case: &mut Case, recording: &Recording, cut: image::qemu::Cut) -> Re
     let list = gateway.client().get("/system/functions", REQUEST)?;
     let list: Vec<Value> = serde_json::from_str(&list.body).context("the list of functions is no JSON")?;
     ensure!(list.len() == there, "{there} functions are there, but the list has {}", list.len());
+    // What the cut left must be good for work, too.
     if there == 0 {
-        // What the cut left must be good for work, too.
         gateway.deploy(SAMPLE_FUNCTION, SAMPLE_IMAGE)?;
         ensure!(case.answer(&mut running, SAMPLE_FUNCTION, "Bothy")? == BOTHY, "figlet answers nonsense");
     }
+    let names = recording.history.functions();
+    let any = names.into_iter().find(|name| gateway.has(name).unwrap_or(false)).unwrap_or(SAMPLE_FUNCTION);
+    let new = call_later(&mut running, &gateway, any, "Bothy")?;
+    call_is_done(&mut running, &gateway, &new, PATIENCE).context("a call that came after the cut")?;
+    calls(&mut running, &gateway, recording, &cut)?;
     running.power_off(PATIENCE)?;
     assert_clean(case.artifacts(), &disk, case.folder())?;
     fs::remove_file(disk.path()).context("remove the disk")
+}
+
+/// Each call that was accepted before the cut comes to an end: done, or given up where its function may be gone.
+fn calls(
+    running: &mut Running,
+    gateway: &Gateway,
+    recording: &Recording,
+    cut: &image::qemu::Cut,
+) -> Result<()> {
+    let Recording { history, writes, .. } = recording;
+    let mut ends = Vec::new();
+    for accepted in history.accepted(cut.at, writes) {
+        let call = end_of_call(running, gateway, &accepted.id, PATIENCE)?;
+        let done = call["state"] == "done" && call["status"] == 200;
+        let gone = history.may_be(&accepted.function, cut.at, writes).contains(&None);
+        let given_up = call["state"] == "dead" && call["reason"].is_string() && gone;
+        ensure!(done || given_up, "a call came to another end: {call}");
+        ends.push(call["state"].as_str().unwrap_or_default().to_owned());
+    }
+    println!("  {} calls had been accepted: {}", ends.len(), ends.join(", "));
+    Ok(())
 }
 
 /// The label that says which version of a function this is.

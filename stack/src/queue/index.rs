@@ -119,14 +119,17 @@ impl Index {
         self.last(broker, hash, |line| line.id == id).await
     }
 
-    /// The last line about the call at that place.
+    /// The last line about the call of that identifier at that place. Of another one it may be: a power cut can take calls
+    /// that were not accepted yet and leave what was written about them, and their numbers are given again.
     ///
     /// # Errors
     /// The stream cannot be read.
-    pub async fn by_place(&self, broker: &Broker, place: &Place) -> Result<Option<Line>, String> {
+    pub async fn by_place(&self, broker: &Broker, place: &Place, id: &str) -> Result<Option<Line>, String> {
         let hash = self.seed.hash_one((place.queue.as_str(), place.sequence));
-        self.last(broker, hash, |line| line.sequence == place.sequence && line.queue == place.queue.as_str())
-            .await
+        let is_it = |line: &Line| {
+            line.sequence == place.sequence && line.queue == place.queue.as_str() && line.id == id
+        };
+        self.last(broker, hash, is_it).await
     }
 
     async fn last(

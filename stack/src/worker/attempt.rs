@@ -44,7 +44,7 @@ pub async fn attempt(lane: &Inner, fetched: Fetched) {
     if fetched.delivered > 1 || worker.index.may_know(fetched.ticket.place()) {
         let known = tokio::time::timeout(LEDGER, async {
             worker.index.caught_up().await;
-            worker.index.by_place(&worker.broker, fetched.ticket.place()).await
+            worker.index.by_place(&worker.broker, fetched.ticket.place(), &call.id).await
         });
         match known.await {
             Ok(Ok(Some(line))) if line.stage.is_end() => return met.forget(&line).await,

@@ -119,6 +119,34 @@ impl Lane {
         stream.create_consumer(config).await.map_err(|error| error.to_string())
     }
 
+    /// Sees to it that a consumer that has passed by a call which is still there is made anew. A power cut can keep that a call
+    /// was acknowledged and lose that it was removed: nobody would ever remove it.
+    async fn pass_again(&self, consumer: &Consumer<Config>) -> Result<(), String> {
+        let Inner { worker, route, .. } = &*self.0;
+        let Some(passed) = self.passed(consumer).await? else { return Ok(()) };
+        // What was acknowledged a moment ago may be about to go.
+        tokio::time::sleep(PAUSE).await;
+        if self.passed(consumer).await? != Some(passed) {
+            return Ok(());
+        }
+        tracing::warn!("{} in {}: call number {passed} was passed by", route.key, route.queue);
+        let stream = worker.broker.stream(&stream(&route.queue)).await?;
+        stream.delete_consumer(&route.consumer()).await.map_err(|error| error.to_string())?;
+        // The next lane makes it, and what has its line in the ledger is not made again.
+        Ok(())
+    }
+
+    /// The first call that is there, if the consumer has nothing to do with it any more.
+    async fn passed(&self, consumer: &Consumer<Config>) -> Result<Option<u64>, String> {
+        let Inner { worker, route, .. } = &*self.0;
+        let first = worker.broker.next(&stream(&route.queue), 1, &route.subject()).await?;
+        let Some(first) = first.map(|message| message.sequence) else { return Ok(None) };
+        let info = consumer.get_info().await.map_err(|error| error.to_string())?;
+        let acknowledged = first <= info.ack_floor.stream_sequence;
+        let delivered = first <= info.delivered.stream_sequence && info.num_ack_pending == 0;
+        Ok(Some(first).filter(|_| acknowledged || delivered))
+    }
+
     /// Fetches and begins calls. Ends well when there are none, and are none running.
     async fn serve(&self, consumer: &Consumer<Config>) -> Result<(), String> {
         let Inner { worker, share, pace, .. } = &*self.0;
@@ -158,7 +186,7 @@ impl Lane {
                             None => quiet = came < asked,
                         }
                         if quiet && came == 0 && waiting.is_empty() && share.running() == 0 {
-                            return Ok(());
+                            return self.pass_again(consumer).await;
                         }
                     }
                 },

@@ -50,13 +50,18 @@ impl Lab {
 
     /// Messages in the store of large bodies.
     pub async fn bodies(&self) -> u64 {
+        self.messages("OBJ_bodies").await
+    }
+
+    /// Messages in a stream; none where there is no such stream.
+    pub async fn messages(&self, stream: &str) -> u64 {
         let client = async_nats::connect("nats://127.0.0.1:4222").await.unwrap();
         let jetstream = async_nats::jetstream::new(client);
         let names: Vec<String> = jetstream.stream_names().try_collect().await.unwrap();
-        if !names.iter().any(|name| name == "OBJ_bodies") {
+        if !names.iter().any(|name| name == stream) {
             return 0;
         }
-        jetstream.get_stream("OBJ_bodies").await.unwrap().cached_info().state.messages
+        jetstream.get_stream(stream).await.unwrap().cached_info().state.messages
     }
 
     /// Waits until nothing is left of them.

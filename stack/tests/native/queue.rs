@@ -1,6 +1,7 @@
 //! Asynchronous calls, with a real NATS server and a real worker.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use hyper::Method;
@@ -336,6 +337,78 @@ fn a_killed_worker_gateway_or_server_loses_nothing() {
             ids.len(),
             counts.values().filter(|n| **n > 1).count()
         );
+    });
+}
+
+/// What the disk has of a queue's messages, as a power cut can leave it beside all else that is newer.
+fn messages(lab: &Lab) -> BTreeMap<PathBuf, Vec<u8>> {
+    let folder = lab.folder.join("nats/jetstream/$G/streams/OF_faas-request/msgs");
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
+async fn cut_the_power(lab: &mut Lab, messages: &BTreeMap<PathBuf, Vec<u8>>) {
+    // The time after which NATS writes how far a consumer is.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    lab.kill_worker();
+    lab.kill_nats();
+    for path in self::messages(lab).keys() {
+        std::fs::remove_file(path).unwrap();
+    }
+    for (path, bytes) in messages {
+        std::fs::write(path, bytes).unwrap();
+    }
+    lab.start_nats();
+    lab.start_worker();
+    lab.until_queues_answer().await;
+}
+
+#[test]
+fn a_call_that_a_power_cut_brought_back_is_not_made_again_and_goes() {
+    inside("queue::a_call_that_a_power_cut_brought_back_is_not_made_again_and_goes", async |mut lab| {
+        start(&mut lab, QUICK).await;
+        let ear = Ear::deploy(&lab, "ear", &json!({})).await;
+        let id = call(&lab, "ear/slow/1000", "", &[]).await;
+        ear.until("/slow", 1).await;
+        let before = messages(&lab);
+        until(&lab, &id, "done").await;
+        let end = Instant::now() + PATIENCE;
+        while lab.messages("OF_faas-request").await > 0 {
+            assert!(Instant::now() < end, "it stays after its end");
+        }
+        cut_the_power(&mut lab, &before).await;
+        assert_eq!(lab.messages("OF_faas-request").await, 1);
+        let end = Instant::now() + PATIENCE * 2;
+        while lab.messages("OF_faas-request").await > 0 {
+            assert!(Instant::now() < end, "it stays for ever");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        until(&lab, &id, "done").await;
+        assert_eq!(ear.heard("/slow").len(), 1);
+    });
+}
+
+#[test]
+fn a_call_that_gets_the_number_of_a_lost_one_is_made() {
+    inside("queue::a_call_that_gets_the_number_of_a_lost_one_is_made", async |mut lab| {
+        start(&mut lab, QUICK).await;
+        let ear = Ear::deploy(&lab, "ear", &json!({})).await;
+        let first = call(&lab, "ear/first", "", &[]).await;
+        until(&lab, &first, "done").await;
+        let before = messages(&lab);
+        for _ in 0..3 {
+            let lost = call(&lab, "ear/lost", "", &[]).await;
+            until(&lab, &lost, "done").await;
+        }
+        cut_the_power(&mut lab, &before).await;
+        let mut ids = Vec::new();
+        for _ in 0..3 {
+            ids.push(call(&lab, "ear/new", "", &[]).await);
+        }
+        for id in &ids {
+            until(&lab, id, "done").await;
+        }
+        assert_eq!(counts(&ear.heard("/new")).len(), 3);
     });
 }
 
