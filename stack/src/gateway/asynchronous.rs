@@ -24,7 +24,8 @@ use super::queues::Queues;
 use super::reply::{Body, Refusal, empty, proxy_error, refuse};
 use crate::key::Key;
 use crate::queue::{
-    Call, LARGEST_INLINE_BYTES, LONGEST_CALL_ID_BYTES, Line, Origin, Overrides, Payload, Place, Route, Stage,
+    Bodies, Call, LARGEST_INLINE_BYTES, LARGEST_MESSAGE_BYTES, LONGEST_CALL_ID_BYTES, Line, Origin,
+    Overrides, Payload, Place, Route, Stage, stream,
 };
 
 /// Names the function's queue.
@@ -57,8 +58,14 @@ impl Default for Room {
 }
 
 impl Room {
+    /// Takes what is missing for so many bytes.
     async fn take(&self, bytes: usize, held: &mut Option<OwnedSemaphorePermit>) -> Result<(), Refusal> {
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
+        let has = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let units = bytes.div_ceil(UNIT_BYTES).saturating_sub(has);
+        if units == 0 {
+            return Ok(());
+        }
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
         let permit = tokio::time::timeout(ROOM_PATIENCE, self.0.clone().acquire_many_owned(units)).await;
         let Ok(Ok(permit)) = permit else {
             let message =
@@ -130,11 +137,15 @@ impl Gateway {
         queues.prepare(&route.queue).await.map_err(not_queued)?;
         let (body, _room) = self.read_body(body, &mut call).await?;
         let payload = Payload { call, body };
-        let stored = queues.accept(&route, &payload).await;
-        if let (Err(_), Some(stored)) = (&stored, &payload.call.stored) {
+        let accepted = queues.accept(&route, &payload).await;
+        // Where the call may be there all the same it needs its body.
+        if let (Err(Unaccepted { gone: true, .. }), Some(stored)) = (&accepted, &payload.call.stored) {
             queues.remove_body(stored).await;
         }
-        stored.map_err(not_queued)
+        accepted.map_err(|refused| match refused.too_large {
+            true => refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, refused.reason),
+            false => not_queued(refused.reason),
+        })
     }
 
     /// A small body is read; a larger one goes into the store as it comes.
@@ -170,7 +181,7 @@ impl Gateway {
                 return Ok((read.freeze(), held));
             };
             let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
-            queues.room.take(data.len(), &mut held).await?;
+            queues.room.take(read.len() + data.len(), &mut held).await?;
             read.extend_from_slice(&data);
             if read.len() > LARGEST_INLINE_BYTES {
                 break;
@@ -182,31 +193,63 @@ impl Gateway {
         let mut whole =
             std::io::Cursor::new(read).chain(StreamReader::new(rest)).take(most.saturating_add(1));
         let bodies = queues.bodies().await.map_err(not_queued)?;
+        let unkept = Unkept(Some((bodies.clone(), name.clone())));
         let put = timeout_at(deadline, bodies.put(&name, &mut whole)).await;
-        let stored = match put {
-            Ok(stored) => stored.map_err(not_queued),
-            Err(elapsed) => Err(late(elapsed)),
-        };
-        match stored {
-            Ok(bytes) if bytes <= most => {
-                (call.bytes, call.stored) = (bytes, Some(name));
-                Ok((Bytes::new(), held))
-            }
-            stored => {
-                bodies.remove(&name).await;
-                Err(stored.err().unwrap_or_else(too_large))
-            }
+        let bytes = put.map_err(late)?.map_err(not_queued)?;
+        if bytes > most {
+            return Err(too_large());
+        }
+        unkept.keep();
+        (call.bytes, call.stored) = (bytes, Some(name));
+        Ok((Bytes::new(), held))
+    }
+}
+
+/// A body that no call has yet: it goes when this is dropped, with a client that left too.
+struct Unkept(Option<(Bodies, String)>);
+
+impl Unkept {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unkept {
+    fn drop(&mut self) {
+        if let Some((bodies, name)) = self.0.take() {
+            tokio::spawn(async move { bodies.remove(&name).await });
         }
     }
 }
 
+/// A call that is not accepted.
+pub(super) struct Unaccepted {
+    pub reason: String,
+    /// Whether nothing of it is in the queue.
+    gone: bool,
+    too_large: bool,
+}
+
 impl Queues {
     /// Stores a call and brings it to the disk.
-    pub(super) async fn accept(&self, route: &Route, payload: &Payload) -> Result<(), String> {
-        let sequence = self.broker.publish(route.subject(), payload.encode()).await?;
+    pub(super) async fn accept(&self, route: &Route, payload: &Payload) -> Result<(), Unaccepted> {
+        let message = payload.encode();
+        if message.len() > LARGEST_MESSAGE_BYTES {
+            let reason =
+                format!("the call's headers, path and body do not fit into {LARGEST_MESSAGE_BYTES} bytes");
+            return Err(Unaccepted { reason, gone: true, too_large: true });
+        }
+        let failed = |reason, gone| Unaccepted { reason, gone, too_large: false };
+        // Without an answer it may be there.
+        let published = self.broker.publish(route.subject(), message).await;
+        let sequence = published.map_err(|reason| failed(reason, false))?;
         let place = Place { queue: route.queue.clone(), sequence };
-        let line = Line::new(&payload.call.id, &place, &route.key.to_string(), Stage::Queued);
-        self.book.write(line).await?;
+        let id = (payload.call.id.as_str(), payload.call.nonce);
+        let line = Line::new(id, &place, &route.key.to_string(), Stage::Queued);
+        if let Err(reason) = self.book.write(line).await {
+            let gone = self.broker.remove(&stream(&route.queue), sequence).await;
+            return Err(failed(reason, gone.is_ok()));
+        }
         self.wake(route).await;
         Ok(())
     }

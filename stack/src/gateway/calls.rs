@@ -84,11 +84,15 @@ impl Gateway {
             let (_, state) = queues.look(&id).await?;
             return Err(ended(&state));
         }
-        let (attempts, status) = (line.attempts, line.status);
-        let cancelled =
-            Line { attempts, status, ..Line::new(&line.id, &place, &line.function, Stage::Cancelled) };
-        queues.book.write(cancelled).await.map_err(away)?;
+        // At once: whoever makes it must not write anything more about it.
         let _ = queues.broker.client.publish(CANCEL, Wish::encode(&place).into()).await;
+        let (attempts, status) = (line.attempts, line.status);
+        let cancelled = Line {
+            attempts,
+            status,
+            ..Line::new((&line.id, line.nonce), &place, &line.function, Stage::Cancelled)
+        };
+        queues.book.write(cancelled).await.map_err(away)?;
         let stored = message.and_then(|message| Payload::decode(&message.payload).ok()?.call.stored);
         if let Some(stored) = stored {
             queues.remove_body(&stored).await;
@@ -156,7 +160,7 @@ mod tests {
             attempts: 2,
             status: Some(503),
             at: 1000,
-            ..Line::new("a", &place, "f.dev", Stage::Retrying)
+            ..Line::new(("a", 7), &place, "f.dev", Stage::Retrying)
         };
         let shown = |state| serde_json::to_value(Shown::new(line.clone(), state)).unwrap();
         assert_eq!(

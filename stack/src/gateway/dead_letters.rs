@@ -124,8 +124,7 @@ impl Gateway {
         let limit = number("limit")?.map_or(PAGE, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let after = number("after")?.unwrap_or(0);
         let subject = subject(query.last("queue"), query.last("function"))?;
-        let found = self.queues.letters(after, limit.min(LARGEST_PAGE), &subject).await?;
-        Ok(json(&found.iter().map(Found::entry).collect::<Vec<_>>()))
+        Ok(json(&self.queues.letters(after, limit.min(LARGEST_PAGE), &subject).await?))
     }
 
     /// One of them.
@@ -148,6 +147,7 @@ impl Gateway {
 
     /// Puts one back into its queue.
     pub async fn replay(&self, number: u64) -> Answer {
+        let _turn = self.queues.replaying.lock().await;
         let found = self.queues.letter(number).await?;
         let key = &found.route.key;
         if self.functions.get(key).and_then(|function| function.document()).is_none() {
@@ -157,7 +157,7 @@ impl Gateway {
             return Err(refuse(StatusCode::CONFLICT, message));
         }
         self.queues.prepare(&found.route.queue).await.map_err(away)?;
-        self.queues.accept(&found.route, &found.payload).await.map_err(away)?;
+        self.queues.accept(&found.route, &found.payload).await.map_err(|refused| away(refused.reason))?;
         // Where this fails it is there twice, and can be made twice: better than not at all.
         self.queues.broker.remove(DEAD_LETTERS, number).await.map_err(away)?;
         Ok(empty(StatusCode::ACCEPTED))
@@ -175,7 +175,7 @@ impl Queues {
         })
     }
 
-    async fn letters(&self, after: u64, limit: usize, subject: &str) -> Result<Vec<Found>, Refusal> {
+    async fn letters(&self, after: u64, limit: usize, subject: &str) -> Result<Vec<Entry>, Refusal> {
         self.broker.prepared().await.map_err(away)?;
         let (mut found, mut next) = (Vec::new(), after.saturating_add(1));
         while found.len() < limit {
@@ -184,7 +184,8 @@ impl Queues {
             };
             next = message.sequence + 1;
             match Found::read(message.sequence, &message.subject, &message.payload) {
-                Some(letter) => found.push(letter),
+                // Without its body: there may be many.
+                Some(letter) => found.push(letter.entry()),
                 None => tracing::warn!("dead letter {} cannot be read", message.sequence),
             }
         }

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use provisioning::QueueName;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex as Turn;
 
 use super::asynchronous::Room;
 use crate::error::Result;
-use crate::queue::{Bodies, Book, Broker, Index, Place, RUNNING, Route, WAKE, Which, Wish};
+use crate::queue::{Bodies, Book, Broker, Index, Place, RUNNING, Route, WAKE, Which, Wish, keep_swept};
 use crate::random;
 
 /// A function's workers are told of calls at most so often: they look for more by themselves meanwhile.
@@ -27,7 +27,8 @@ pub struct Queues {
     pub(super) room: Room,
     /// Largest body, bytes.
     pub(super) max_body: u64,
-    bodies: OnceCell<Bodies>,
+    /// Held while a dead letter is put back: two requests for the same one would both find it.
+    pub(super) replaying: Turn<()>,
     woken: Mutex<HashMap<Route, Instant>>,
 }
 
@@ -40,13 +41,14 @@ impl Queues {
         let broker = Broker::connect("bothy-gateway", &stack.nats, store, stack.queue.max_bytes, own).await?;
         let index = Index::new(Which::Id);
         tokio::spawn(index.clone().follow(broker.clone()));
+        tokio::spawn(keep_swept(broker.clone()));
         Ok(Self {
             book: Book::start(broker.clone(), index.clone()),
             broker,
             index,
             room: Room::default(),
             max_body: stack.queue.max_body,
-            bodies: OnceCell::new(),
+            replaying: Turn::default(),
             woken: Mutex::default(),
         })
     }
@@ -61,8 +63,8 @@ impl Queues {
     }
 
     /// The store of large bodies.
-    pub async fn bodies(&self) -> Result<&Bodies, String> {
-        self.bodies.get_or_try_init(|| self.broker.bodies()).await
+    pub async fn bodies(&self) -> Result<Bodies, String> {
+        self.broker.bodies().await
     }
 
     /// A name for a body.

@@ -31,8 +31,13 @@ impl Book {
         tokio::spawn(async move {
             let mut to_sync: mpsc::Receiver<Vec<Waiting>> = to_sync;
             let mut groups = Vec::new();
+            let mut before = Ok(());
             while to_sync.recv_many(&mut groups, GROUP).await > 0 {
                 let synced = disk.sync().await;
+                // The kernel tells of a failure once, and it may have been of what this group wrote while the last one was
+                // synced.
+                let told = std::mem::replace(&mut before, synced.clone());
+                let synced = told.and(synced);
                 for waiting in groups.drain(..).flatten() {
                     let _ = waiting.send(synced.clone());
                 }

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::jetstream::context::ContextBuilder;
-use async_nats::jetstream::object_store;
 use async_nats::jetstream::stream::{
     Config, DiscardPolicy, LastRawMessageErrorKind, RetentionPolicy, Stream,
 };
@@ -17,9 +16,9 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use provisioning::{Login, Nats, QueueName};
 
-use super::bodies::{BUCKET, Bodies, causes};
+use super::bodies::{Bodies, causes};
 use super::disk::Disk;
-use super::subject::{DEAD_LETTERS, LEDGER, LEDGER_SUBJECT, all_of, queue_of, stream};
+use super::subject::{BODIES, DEAD_LETTERS, LEDGER, LEDGER_SUBJECT, all_of, queue_of, stream};
 use crate::error::{Error, Result};
 use crate::space::Space;
 
@@ -34,9 +33,6 @@ const ACKNOWLEDGEMENT: Duration = Duration::from_secs(10);
 const UNACKNOWLEDGED: usize = 4096;
 /// Longest pause between two attempts to connect.
 const RECONNECT: Duration = Duration::from_secs(2);
-
-/// How long it is known what became of calls.
-const LEDGER_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What the streams may take of the file system that they lie on, each within its own bounds.
 const QUEUE_SHARE: Share = Share { part: 8, least: 16 << 20, most: 1 << 30 };
@@ -152,7 +148,7 @@ impl Broker {
             .backpressure_on_inflight(true)
             .build(client.clone());
         let (disk, size) = match &nats.url {
-            None => (Disk::Here(store.to_owned()), Space::below(store).ok().map(Space::all)),
+            None => (Disk::here(store.to_owned()), Space::below(store).ok().map(Space::all)),
             Some(_) => (Disk::Elsewhere, None),
         };
         let sizes = Sizes::new(size, max_bytes);
@@ -173,7 +169,7 @@ impl Broker {
             name: LEDGER.to_owned(),
             subjects: vec![LEDGER_SUBJECT.to_owned()],
             max_bytes: self.sizes.ledger,
-            max_age: LEDGER_AGE,
+            // No age: a clock that jumps would empty it.
             discard: DiscardPolicy::Old,
             ..Config::default()
         })
@@ -210,19 +206,15 @@ impl Broker {
     /// # Errors
     /// It is not there and cannot be made; in words.
     pub async fn bodies(&self) -> Result<Bodies, String> {
-        let store = match self.jetstream.get_object_store(BUCKET).await {
-            Ok(store) => store,
-            Err(_) => {
-                let config = object_store::Config {
-                    bucket: BUCKET.to_owned(),
-                    max_bytes: self.sizes.bodies,
-                    num_replicas: self.replicas,
-                    ..object_store::Config::default()
-                };
-                self.jetstream.create_object_store(config).await.map_err(|error| causes(&error))?
-            }
-        };
-        Ok(Bodies::new(store, self.clone()))
+        self.ensure(Config {
+            name: BODIES.to_owned(),
+            subjects: vec!["bodies.*".to_owned()],
+            max_bytes: self.sizes.bodies,
+            discard: DiscardPolicy::New,
+            ..Config::default()
+        })
+        .await?;
+        Ok(Bodies::new(self.clone()))
     }
 
     /// Makes a stream, or gives one that there is the limits that it should have.

@@ -6,6 +6,7 @@ use hyper::http::request::Parts;
 use serde::{Deserialize, Serialize};
 
 use super::policy::Overrides;
+use crate::random;
 
 /// Bytes that tell how long the head is.
 const LENGTH: usize = 4;
@@ -13,6 +14,8 @@ const LENGTH: usize = 4;
 /// All but the body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
+    /// A random number of its own: its identifier need not be one, and its place may have been another's before a power cut.
+    pub nonce: u64,
     /// `X-Call-Id`. Not always one of its own: a function that makes calls passes its own on.
     pub id: String,
     /// Method.
@@ -58,6 +61,7 @@ impl Call {
         let Origin { id, path, callback, retry } = origin;
         let text = |value: &HeaderValue| value.as_bytes().iter().map(|byte| char::from(*byte)).collect();
         Self {
+            nonce: random::number(),
             id,
             method: parts.method.to_string(),
             path,

@@ -119,17 +119,28 @@ impl Index {
         self.last(broker, hash, |line| line.id == id).await
     }
 
-    /// The last line about the call of that identifier at that place. Of another one it may be: a power cut can take calls
-    /// that were not accepted yet and leave what was written about them, and their numbers are given again.
+    /// The last line about the call of that number at that place. Of another one it may be: a power cut can take calls that
+    /// were not accepted yet and leave what was written about them, and their places are given again.
     ///
     /// # Errors
     /// The stream cannot be read.
-    pub async fn by_place(&self, broker: &Broker, place: &Place, id: &str) -> Result<Option<Line>, String> {
+    pub async fn by_place(&self, broker: &Broker, place: &Place, nonce: u64) -> Result<Option<Line>, String> {
         let hash = self.seed.hash_one((place.queue.as_str(), place.sequence));
         let is_it = |line: &Line| {
-            line.sequence == place.sequence && line.queue == place.queue.as_str() && line.id == id
+            line.nonce == nonce && line.sequence == place.sequence && line.queue == place.queue.as_str()
         };
         self.last(broker, hash, is_it).await
+    }
+
+    /// Since when the ledger tells, milliseconds since 1970; nothing where it is empty.
+    ///
+    /// # Errors
+    /// The stream cannot be read.
+    pub async fn begins(&self, broker: &Broker) -> Result<Option<u64>, String> {
+        let stream = broker.jetstream.get_stream(LEDGER).await.map_err(|error| error.to_string())?;
+        let state = &stream.cached_info().state;
+        let seconds = u64::try_from(state.first_timestamp.unix_timestamp()).unwrap_or(0);
+        Ok(Some(seconds * 1000).filter(|_| state.messages > 0 && state.first_sequence > 1))
     }
 
     async fn last(
@@ -169,6 +180,10 @@ impl Index {
             if state.read > last {
                 *state = State::default();
             }
+            // There is nothing to be read.
+            if stream.cached_info().state.messages == 0 {
+                state.read = last;
+            }
             state.read
         };
         let config = pull::Config {
@@ -180,6 +195,8 @@ impl Index {
             ..pull::Config::default()
         };
         let consumer = stream.create_consumer(config).await?;
+        let mut delivered = 0;
+        self.caught_up.send_replace(false);
         if read >= last {
             self.caught_up.send_replace(true);
         }
@@ -190,6 +207,15 @@ impl Index {
                 let message = message?;
                 let info = message.info()?;
                 let sequence = info.stream_sequence;
+                delivered += 1;
+                // Some were lost on the way: they are asked for again.
+                if info.consumer_sequence != delivered {
+                    tracing::debug!(
+                        "the calls' ledger: {} came where {delivered} was next",
+                        info.consumer_sequence
+                    );
+                    return Ok(());
+                }
                 let found: Vec<Line> = lines(&message.payload).collect();
                 self.note(sequence, found.iter());
                 let mut state = self.state();

@@ -61,6 +61,9 @@ pub struct Line {
     /// `X-Call-Id`.
     #[serde(rename = "i")]
     pub id: String,
+    /// The call's own number.
+    #[serde(rename = "k")]
+    pub nonce: u64,
     /// The queue's name.
     #[serde(rename = "q")]
     pub queue: String,
@@ -99,9 +102,10 @@ fn is_zero(number: &u32) -> bool {
 
 impl Line {
     /// A call is so far from now on, and no more is known of it.
-    pub fn new(id: &str, place: &Place, function: &str, stage: Stage) -> Self {
+    pub fn new((id, nonce): (&str, u64), place: &Place, function: &str, stage: Stage) -> Self {
         Self {
             id: id.to_owned(),
+            nonce,
             queue: place.queue.to_string(),
             sequence: place.sequence,
             function: function.to_owned(),
@@ -156,7 +160,7 @@ pub(super) mod tests {
     use super::*;
 
     pub fn line(id: &str, sequence: u64, stage: Stage) -> Line {
-        Line::new(id, &Place { queue: QueueName::default(), sequence }, "f.dev", stage)
+        Line::new((id, 7), &Place { queue: QueueName::default(), sequence }, "f.dev", stage)
     }
 
     #[test]

@@ -11,6 +11,9 @@ pub const LEDGER_SUBJECT: &str = "ledger.lines";
 /// Stream of the calls that were given up.
 pub const DEAD_LETTERS: &str = "DEAD_LETTERS";
 
+/// Stream of the bodies that are too large for a message.
+pub const BODIES: &str = "BODIES";
+
 /// What streams of queues are called: OpenFaaS's queue-worker calls them so.
 const STREAM_PREFIX: &str = "OF_";
 

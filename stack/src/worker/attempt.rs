@@ -7,7 +7,6 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use hyper::header::{HOST, HeaderValue, RETRY_AFTER};
 use hyper::{Request, Response};
-use tokio_util::io::ReaderStream;
 
 use super::callback::Delivery;
 use super::lane::{Fetched, Inner};
@@ -15,13 +14,17 @@ use super::outcome::Met;
 use crate::gateway::{INTERNAL, target};
 use crate::queue::{Answer, Payload, Policy, Stage, Verdict, now};
 use crate::random;
-use crate::upstream::{BodyError, Failure, Outgoing, Received};
+use crate::upstream::{Failure, Outgoing, Received};
 
-/// A call that NATS has delivered so often, and whose worker or gateway ended each time, is given up.
+/// A call that NATS has delivered so often, and that came to nothing each time, is given up.
 const DELIVERIES: u64 = 100;
 
-/// Pause before a call is tried again that the gateway did not take, or took along when it ended.
-const GATEWAY_AWAY: Duration = Duration::from_secs(2);
+/// How often it is tried to connect to the gateway, and the pause between two tries.
+const TRIES: u32 = 120;
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+
+/// Longest pause before a call is tried again that came to nothing.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// How long a call that was met before may wait for what is known of it.
 const LEDGER: Duration = Duration::from_secs(10);
@@ -40,27 +43,40 @@ pub async fn attempt(lane: &Inner, fetched: Fetched) {
         }
     };
     let mut met = Met::new(lane, &fetched.ticket, &call);
+    let policy = Policy::new(&worker.settings.queue.retries, &call.retry);
     // Nothing is known of most of them.
     if fetched.delivered > 1 || worker.index.may_know(fetched.ticket.place()) {
         let known = tokio::time::timeout(LEDGER, async {
             worker.index.caught_up().await;
-            worker.index.by_place(&worker.broker, fetched.ticket.place(), &call.id).await
+            let known = worker.index.by_place(&worker.broker, fetched.ticket.place(), call.nonce).await?;
+            let begins = if known.is_none() { worker.index.begins(&worker.broker).await? } else { None };
+            Ok::<_, String>((known, begins))
         });
         match known.await {
-            Ok(Ok(Some(line))) if line.stage.is_end() => return met.forget(&line).await,
-            Ok(Ok(Some(line))) if line.stage == Stage::Retrying => {
-                met.attempts = line.attempts;
-                let left = line.next.unwrap_or(0).saturating_sub(now());
+            Ok(Ok((Some(line), _))) if line.stage.is_end() => return met.forget(&line).await,
+            Ok(Ok((Some(line), _))) if line.stage == Stage::Retrying => {
+                (met.attempts, met.status) = (line.attempts, line.status);
+                // A clock that was set back makes no pause longer than it was.
+                let left = line.next.unwrap_or(0).saturating_sub(now().max(line.at));
                 if left > SOON {
                     return met.later(Duration::from_millis(left)).await;
                 }
             }
+            // What was written about it is gone from the ledger, which has a size: each delivery counts as an attempt then.
+            Ok(Ok((None, Some(begins)))) if begins > call.accepted => {
+                met.attempts = u32::try_from(fetched.delivered - 1).unwrap_or(u32::MAX);
+            }
             Ok(Ok(_)) => {}
-            Ok(Err(_)) | Err(_) => return met.later(GATEWAY_AWAY).await,
+            Ok(Err(_)) | Err(_) => return met.later(pause(fetched.delivered)).await,
         }
     }
+    if met.attempts > policy.attempts() {
+        // Its letter could not be kept.
+        let reason = met.reason();
+        return met.give_up(&reason).await;
+    }
     if fetched.delivered > DELIVERIES + u64::from(met.attempts) {
-        let reason = format!("whoever made it ended {DELIVERIES} times before it did");
+        let reason = format!("it came to no end in {DELIVERIES} deliveries");
         return met.give_up(&reason).await;
     }
     let body = match &call.stored {
@@ -70,7 +86,7 @@ pub async fn attempt(lane: &Inner, fetched: Fetched) {
             Ok(None) => return met.give_up("its body is gone").await,
             Err(error) => {
                 tracing::warn!("the body of a call of {}: {error}", lane.route.key);
-                return met.later(GATEWAY_AWAY).await;
+                return met.later(pause(fetched.delivered)).await;
             }
         },
     };
@@ -78,31 +94,45 @@ pub async fn attempt(lane: &Inner, fetched: Fetched) {
         return met.give_up("its method or path cannot be sent").await;
     };
     let began = Instant::now();
-    let sent = worker.upstream.send(worker.options.gateway, request, false);
-    let answered = tokio::time::timeout(worker.patience, async {
-        let response = sent.await?;
-        met.follow(response, began).await;
-        Ok::<_, Failure>(())
-    });
-    match answered.await {
-        Ok(Ok(())) => {}
-        // It is started again by the supervisor; that is not the call's fault.
-        Ok(Err(error)) => {
+    match send(lane, request).await {
+        Ok(response) => met.follow(&policy, response, began).await,
+        Err(error) => {
             tracing::debug!("a call of {}: the gateway: {error}", lane.route.key);
-            met.later(GATEWAY_AWAY).await;
-        }
-        Err(_) => {
-            let seconds = worker.patience.as_secs();
-            tracing::warn!("a call of {}: no answer of the gateway in {seconds} s", lane.route.key);
-            met.later(GATEWAY_AWAY).await;
+            met.later(pause(fetched.delivered)).await;
         }
     }
 }
 
+/// Sends a call, as soon as the gateway takes it: it is started again by the supervisor, which is not the call's fault.
+async fn send(lane: &Inner, mut request: Request<Outgoing>) -> Result<Response<Received>, String> {
+    let worker = &lane.worker;
+    let mut tries = 0;
+    loop {
+        let sent = worker.upstream.send(worker.options.gateway, request, false);
+        match tokio::time::timeout(worker.patience, sent).await {
+            Ok(Ok(response)) => return Ok(response),
+            Ok(Err(Failure::Connect(_, back))) if tries < TRIES => request = *back,
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err(format!("no answer in {} s", worker.patience.as_secs())),
+        }
+        tries += 1;
+        tokio::time::sleep(TRY_AGAIN).await;
+    }
+}
+
+/// Pause before a call is tried again that came to nothing, longer each time.
+fn pause(delivered: u64) -> Duration {
+    let seconds = 1_u64.checked_shl(u32::try_from(delivered).unwrap_or(u32::MAX)).unwrap_or(u64::MAX);
+    Duration::from_secs(seconds).min(LONGEST_PAUSE)
+}
+
 /// A body from the store; nothing where it is gone.
 async fn stored(lane: &Inner, name: &str, bytes: u64) -> Result<Option<Outgoing>, String> {
-    let Some(object) = lane.worker.bodies().await?.get(name).await? else { return Ok(None) };
-    let frames = ReaderStream::new(object).map(|piece| piece.map(Frame::data).map_err(BodyError::from));
+    let bodies = lane.worker.bodies().await?;
+    if !bodies.has(name).await? {
+        return Ok(None);
+    }
+    let frames = bodies.get(name, bytes).map(|piece| piece.map(Frame::data));
     Ok(Some(Outgoing::stream(BodyExt::boxed_unsync(StreamBody::new(frames)), Some(bytes))))
 }
 
@@ -120,7 +150,7 @@ impl Met<'_> {
     }
 
     /// What follows from an answer. The function's own time ends with its body.
-    async fn follow(&mut self, response: Response<Received>, began: Instant) {
+    async fn follow(&mut self, policy: &Policy, response: Response<Received>, began: Instant) {
         let worker = &self.lane.worker;
         self.attempts += 1;
         let (parts, body) = response.into_parts();
@@ -131,7 +161,6 @@ impl Met<'_> {
             retry_after: parts.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()),
         };
         self.status = Some(status);
-        let policy = Policy::new(&worker.settings.queue.retries, &self.call.retry);
         let verdict = policy.judge(&answer, self.attempts, random::number());
         if status == 429 && !answer.internal {
             self.lane.share.slow_down();
@@ -157,7 +186,7 @@ impl Met<'_> {
             }
             (_, Err(broken)) => self.give_up(&broken).await,
             (Verdict::GiveUp, Ok(_)) => {
-                let reason = format!("status {status} after {} attempts", self.attempts);
+                let reason = self.reason();
                 self.give_up(&reason).await;
             }
             (_, Ok(note)) => self.done(note).await,

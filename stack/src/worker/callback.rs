@@ -20,6 +20,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::timeout_at;
 use tokio_rustls::TlsConnector;
 
 use super::Worker;
@@ -34,12 +35,14 @@ use crate::upstream::{BodyError, Outgoing, Received};
 const AGENT: &str = concat!("bothy-queue-worker/", env!("CARGO_PKG_VERSION"));
 
 /// A larger answer is passed on as it comes, once; a smaller one is held, and sent again where that fails.
-const HELD_BYTES: usize = 256 << 10;
+const HELD_BYTES: usize = 64 << 10;
 /// Pauses between the tries.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 /// How long a connection, and all of a try, may take.
 const CONNECT: Duration = Duration::from_secs(5);
 const WHOLE: Duration = Duration::from_secs(60);
+/// A try that took longer is the last one.
+const QUICK: Duration = Duration::from_secs(10);
 
 /// An answer to be delivered.
 pub struct Delivery {
@@ -96,15 +99,17 @@ impl Callbacks {
     ) -> Result<Option<String>, String> {
         let Delivery { parts, mut body, began, retries, most } = delivery;
         let broke = |error: hyper::Error| format!("the answer broke off: {error}");
+        let end = tokio::time::Instant::from_std(began) + worker.patience;
+        let late = |_| "the answer came to no end".to_owned();
         let Some(url) = &met.call.callback else {
-            while let Some(frame) = body.frame().await {
+            while let Some(frame) = timeout_at(end, body.frame()).await.map_err(late)? {
                 frame.map_err(broke)?;
             }
             return Ok(None);
         };
         let mut held = BytesMut::new();
         let ended = loop {
-            match body.frame().await {
+            match timeout_at(end, body.frame()).await.map_err(late)? {
                 None => break true,
                 Some(frame) => {
                     if let Ok(data) = frame.map_err(broke)?.into_data() {
@@ -145,8 +150,10 @@ impl Callbacks {
         };
         let mut pauses = PAUSES.into_iter();
         loop {
+            let began = Instant::now();
             match (self.once(worker, &uri, headers, Content::Held(bytes.clone())).await, pauses.next()) {
-                (Err(_), Some(pause)) => tokio::time::sleep(pause).await,
+                // Whoever takes long takes long again.
+                (Err(_), Some(pause)) if began.elapsed() < QUICK => tokio::time::sleep(pause).await,
                 (sent, _) => return sent,
             }
         }
@@ -195,8 +202,10 @@ impl Callbacks {
                 }
             }
         };
-        let status = tokio::time::timeout(WHOLE, sending).await;
-        let status = status.unwrap_or_else(|_| Err(format!("it took longer than {} s", WHOLE.as_secs())))?;
+        // A function that is called has the time that functions have.
+        let whole = WHOLE.max(worker.patience);
+        let status = tokio::time::timeout(whole, sending).await;
+        let status = status.unwrap_or_else(|_| Err(format!("it took longer than {} s", whole.as_secs())))?;
         match status {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
                 Err(format!("it was answered with {status}"))

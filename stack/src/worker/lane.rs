@@ -10,17 +10,18 @@ use async_nats::jetstream::{AckKind, Message};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, sleep_until};
 
 use super::Worker;
 use super::attempt::attempt;
 use super::pace::Pace;
 use super::places::{Share, Taken};
 use super::roll::Ticket;
-use crate::queue::{LARGEST_INLINE_BYTES, Place, Route, stream};
+use crate::queue::{LARGEST_MESSAGE_BYTES, Place, Route, stream};
 
-/// The first messages that a lane asks for, and their bytes: they need no leave. One fits in any case.
+/// The first messages that a lane asks for, and their bytes: they need no leave. One fits in any case, with what NATS adds.
 const FIRST: usize = 8;
-const FIRST_BYTES: usize = 2 * LARGEST_INLINE_BYTES;
+const FIRST_BYTES: usize = LARGEST_MESSAGE_BYTES + (16 << 10);
 /// Bytes of a larger batch.
 const BATCH_BYTES: usize = 1 << 20;
 
@@ -151,12 +152,16 @@ impl Lane {
     async fn serve(&self, consumer: &Consumer<Config>) -> Result<(), String> {
         let Inner { worker, share, pace, .. } = &*self.0;
         let (mut waiting, mut coming, mut quiet) = (VecDeque::<Fetched>::new(), None, true);
+        // Not asked before that moment.
+        let mut next_ask = Instant::now();
         loop {
             let most = share.most();
             let wanted = if quiet { FIRST } else { pace.ahead(most).max(FIRST) };
-            if coming.is_none() && waiting.len() <= wanted / 2 {
+            let hungry = coming.is_none() && waiting.len() <= wanted / 2;
+            if hungry && Instant::now() >= next_ask {
                 coming = Some(self.ask(consumer, wanted - waiting.len(), quiet).await?);
             }
+            let hungry = hungry && coming.is_none();
             tokio::select! {
                 biased;
                 () = worker.ending.cancelled() => {
@@ -170,6 +175,7 @@ impl Lane {
                         self.begin(fetched, taken);
                     }
                 }
+                () = sleep_until(next_ask), if hungry => {}
                 message = next(&mut coming) => match message {
                     Some(Ok(message)) => {
                         quiet = false;
@@ -182,6 +188,8 @@ impl Lane {
                             Some(Err(error)) if came == 0 && waiting.is_empty() => {
                                 return Err(error.to_string());
                             }
+                            // Nothing came, and nobody knows why: not at once again.
+                            Some(_) if came == 0 => next_ask = Instant::now() + PAUSE,
                             Some(_) => {}
                             None => quiet = came < asked,
                         }
@@ -214,7 +222,7 @@ impl Lane {
         let info = message.info().ok()?;
         let place = Place { queue: self.0.route.queue.clone(), sequence: info.stream_sequence };
         let delivered = u64::try_from(info.delivered).unwrap_or(u64::MAX);
-        let ticket = self.0.worker.roll.enter(place, message.reply.clone()?)?;
+        let ticket = self.0.worker.roll.enter(place, &message.payload, message.reply.clone()?)?;
         let leave = coming.and_then(|coming| coming.leave.clone());
         Some(Fetched { ticket, message: message.message.payload, delivered, _leave: leave })
     }

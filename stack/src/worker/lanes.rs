@@ -105,7 +105,7 @@ impl Lanes {
         let named = stack.queues.get(&route.queue).and_then(|queue| queue.max_inflight);
         let total = named.unwrap_or(stack.queue.max_inflight);
         let places = state.places.entry(route.queue.clone()).or_insert_with(|| Places::new(total));
-        let lane = Lane::new(self.worker.clone(), route.clone(), places.share());
+        let lane = Lane::new(self.worker.clone(), route.clone(), places.share(&route.key));
         let lanes = self.clone();
         tokio::spawn(async move {
             loop {

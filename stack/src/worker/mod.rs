@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use provisioning::Config;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,10 +40,10 @@ use roll::Roll;
 use statistics::Statistics;
 
 /// Batches of messages that are held at a time beside the first few of each function; each has a megabyte at most.
-const BATCHES: usize = 12;
+const BATCHES: usize = 8;
 
 /// How long calls may take to end when the worker is stopped; the others run again elsewhere or later.
-const DRAIN: Duration = Duration::from_secs(3);
+const DRAIN: Duration = Duration::from_millis(1500);
 
 /// What all its tasks share.
 pub struct Worker {
@@ -54,7 +54,6 @@ pub struct Worker {
     broker: Broker,
     book: Book,
     index: Arc<Index>,
-    bodies: OnceCell<Bodies>,
     /// Connections towards the gateway.
     upstream: Upstream,
     callbacks: Callbacks,
@@ -69,8 +68,8 @@ pub struct Worker {
 
 impl Worker {
     /// The store of large bodies.
-    async fn bodies(&self) -> Result<&Bodies, String> {
-        self.bodies.get_or_try_init(|| self.broker.bodies()).await
+    async fn bodies(&self) -> Result<Bodies, String> {
+        self.broker.bodies().await
     }
 }
 
@@ -90,7 +89,6 @@ pub async fn run(options: Options) -> Result<()> {
         book: Book::start(broker.clone(), index.clone()),
         broker,
         index,
-        bodies: OnceCell::new(),
         upstream: Upstream::default(),
         callbacks: Callbacks::new(&options)?,
         roll: Roll::default(),
@@ -123,8 +121,11 @@ pub async fn run(options: Options) -> Result<()> {
         tracing::info!("{} calls had not ended; they are made again", worker.roll.len());
     }
     // What has not begun, or not ended, need not wait until it is missed.
-    worker.roll.give_back(&worker.broker).await;
-    let _ = tokio::time::timeout(Duration::from_secs(1), worker.broker.client.flush()).await;
+    let giving_back = async {
+        worker.roll.give_back(&worker.broker).await;
+        let _ = worker.broker.client.flush().await;
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), giving_back).await;
     Ok(())
 }
 

@@ -35,7 +35,8 @@ impl<'a> Met<'a> {
 
     fn line(&self, stage: Stage) -> Line {
         let place = self.ticket.place();
-        let line = Line::new(&self.call.id, place, &self.lane.route.key.to_string(), stage);
+        let id = (self.call.id.as_str(), self.call.nonce);
+        let line = Line::new(id, place, &self.lane.route.key.to_string(), stage);
         Line { attempts: self.attempts, status: self.status, ..line }
     }
 
@@ -63,7 +64,17 @@ impl<'a> Met<'a> {
     /// It had its end before, and only NATS had not heard of it.
     pub async fn forget(&self, line: &Line) {
         tracing::debug!("call {} is {} already", self.call.id, line.stage);
-        self.end().await;
+        match line.stage {
+            // Its body stays with the letter.
+            Stage::Dead => self.ticket.tell(&self.lane.worker.broker, AckKind::Ack).await,
+            _ => self.end().await,
+        }
+    }
+
+    /// Why it is given up after its last attempt.
+    pub fn reason(&self) -> String {
+        let status = self.status.map_or_else(|| "no answer".to_owned(), |status| format!("status {status}"));
+        format!("{status} after {} attempts", self.attempts)
     }
 
     /// It becomes a dead letter.
@@ -75,6 +86,9 @@ impl<'a> Met<'a> {
             Ok(None) => return self.ticket.tell(&self.lane.worker.broker, AckKind::Ack).await,
             Err(error) => {
                 tracing::error!("a dead letter cannot be kept, its call stays in the queue: {error}");
+                // How often it was made is: it is not made again for that.
+                let next = now().saturating_add(KEPT_LATER.as_secs() * 1000);
+                self.write(Line { next: Some(next), ..self.line(Stage::Retrying) }).await;
                 return self.later(KEPT_LATER).await;
             }
         };
@@ -99,8 +113,11 @@ impl<'a> Met<'a> {
     /// Writes a line, again and again for a while.
     async fn write(&self, line: Line) {
         let end = Instant::now() + LEDGER;
-        while let Err(error) = self.lane.worker.book.write(line.clone()).await {
-            if Instant::now() > end || !self.ticket.is_wanted() {
+        // What was cancelled has its line.
+        while self.ticket.is_wanted()
+            && let Err(error) = self.lane.worker.book.write(line.clone()).await
+        {
+            if Instant::now() > end {
                 tracing::error!("call {}: nothing is written about its end: {error}", self.call.id);
                 return;
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_nats::Subject;
 use async_nats::jetstream::AckKind;
+use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::task::AbortHandle;
 
@@ -23,7 +24,12 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Clone, Default)]
 pub struct Roll(Arc<Mutex<HashMap<Place, Held>>>);
 
+/// Bytes of a message that tell one call from another: its own number is among the first.
+const MARK: usize = 64;
+
 struct Held {
+    /// How its message begins.
+    mark: Bytes,
     /// Where NATS is told of it: another subject each time that it is delivered.
     reply: Subject,
     running: Option<AbortHandle>,
@@ -33,6 +39,7 @@ struct Held {
 pub struct Ticket {
     roll: Roll,
     place: Place,
+    mark: Bytes,
 }
 
 impl Roll {
@@ -40,15 +47,23 @@ impl Roll {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A call comes. One that is here already stays the one that it is, and answers to its new subject.
-    pub fn enter(&self, place: Place, reply: Subject) -> Option<Ticket> {
+    /// A call comes. One that is here already stays the one that it is, and answers to its new subject; another one that had
+    /// its place is gone from the queue.
+    pub fn enter(&self, place: Place, message: &Bytes, reply: Subject) -> Option<Ticket> {
         let mut calls = self.calls();
-        if let Some(held) = calls.get_mut(&place) {
-            held.reply = reply;
-            return None;
+        let mark = message.slice(..message.len().min(MARK));
+        match calls.get_mut(&place) {
+            Some(held) if held.mark == mark => {
+                held.reply = reply;
+                return None;
+            }
+            Some(Held { running: Some(task), .. }) => task.abort(),
+            _ => {}
         }
-        calls.insert(place.clone(), Held { reply, running: None });
-        Some(Ticket { roll: self.clone(), place })
+        // A copy: the rest of the message must not stay for it.
+        let mark = Bytes::copy_from_slice(&mark);
+        calls.insert(place.clone(), Held { mark: mark.clone(), reply, running: None });
+        Some(Ticket { roll: self.clone(), place, mark })
     }
 
     /// A task makes it. One that nobody wants any more ends.
@@ -101,12 +116,13 @@ impl Ticket {
 
     /// Whether nobody has cancelled it.
     pub fn is_wanted(&self) -> bool {
-        self.roll.calls().contains_key(&self.place)
+        self.roll.calls().get(&self.place).is_some_and(|held| held.mark == self.mark)
     }
 
     /// Tells NATS what becomes of it. What does not arrive is asked for again.
     pub async fn tell(&self, broker: &Broker, kind: AckKind) {
-        let reply = self.roll.calls().get(&self.place).map(|held| held.reply.clone());
+        let held = |held: &Held| (held.mark == self.mark).then(|| held.reply.clone());
+        let reply = self.roll.calls().get(&self.place).and_then(held);
         if let Some(reply) = reply {
             let _ = broker.client.publish(reply, kind.into()).await;
         }
@@ -115,7 +131,10 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.roll.calls().remove(&self.place);
+        let mut calls = self.roll.calls();
+        if calls.get(&self.place).is_some_and(|held| held.mark == self.mark) {
+            calls.remove(&self.place);
+        }
     }
 }
 
@@ -160,6 +179,21 @@ pub async fn answer(worker: Arc<Worker>) {
 mod tests {
     use super::*;
 
+    const MINE: Bytes = Bytes::from_static(b"mine");
+
+    #[tokio::test]
+    async fn another_call_in_the_same_place_is_another_call() {
+        let roll = Roll::default();
+        let old = roll.enter(place(1), &MINE, "old".into()).unwrap();
+        let task = tokio::spawn(std::future::pending::<()>());
+        roll.start(old.place(), task.abort_handle());
+        let new = roll.enter(place(1), &Bytes::from_static(b"another"), "new".into()).unwrap();
+        assert!(task.await.unwrap_err().is_cancelled());
+        assert!(!old.is_wanted() && new.is_wanted());
+        drop(old);
+        assert_eq!(roll.replies(), ["new".into()]);
+    }
+
     fn place(sequence: u64) -> Place {
         Place { queue: Default::default(), sequence }
     }
@@ -167,19 +201,21 @@ mod tests {
     #[tokio::test]
     async fn a_call_that_is_delivered_again_is_here_once() {
         let roll = Roll::default();
-        let ticket = roll.enter(place(1), "first".into()).unwrap();
-        assert!(roll.enter(place(1), "second".into()).is_none());
+        let ticket = roll.enter(place(1), &MINE, "first".into()).unwrap();
+        assert!(roll.enter(place(1), &MINE, "second".into()).is_none());
         assert_eq!(roll.replies(), ["second".into()]);
         drop(ticket);
-        assert!(roll.enter(place(1), "third".into()).is_some());
+        assert!(roll.enter(place(1), &MINE, "third".into()).is_some());
         assert_eq!(roll.len(), 0);
     }
 
     #[tokio::test]
     async fn a_cancelled_call_ends_or_does_not_begin() {
         let roll = Roll::default();
-        let (runs, waits) =
-            (roll.enter(place(1), "a".into()).unwrap(), roll.enter(place(2), "b".into()).unwrap());
+        let (runs, waits) = (
+            roll.enter(place(1), &MINE, "a".into()).unwrap(),
+            roll.enter(place(2), &MINE, "b".into()).unwrap(),
+        );
         let task = tokio::spawn(std::future::pending::<()>());
         roll.start(runs.place(), task.abort_handle());
         assert!(roll.is_running(&place(1)) && !roll.is_running(&place(2)));

@@ -50,7 +50,7 @@ impl Lab {
 
     /// Messages in the store of large bodies.
     pub async fn bodies(&self) -> u64 {
-        self.messages("OBJ_bodies").await
+        self.messages("BODIES").await
     }
 
     /// Messages in a stream; none where there is no such stream.

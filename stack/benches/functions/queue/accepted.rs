@@ -97,5 +97,5 @@ async fn jetstream_shared() -> async_nats::jetstream::Context {
 }
 
 async fn sync_all(folder: &Path) {
-    stack::queue::Disk::Here(folder.to_owned()).sync().await.unwrap();
+    stack::queue::Disk::here(folder.to_owned()).sync().await.unwrap();
 }
