@@ -100,6 +100,18 @@ fn explore(target: &str) {
     assert!(status.success(), "{target}: {status}; see above, the input is in {}", artifacts.display());
 }
 
+/// Of what nobody can read any more the neighbours would show nothing.
+#[test]
+fn what_was_written_by_this_version_is_read() {
+    use stack::queue::{Letter, Payload};
+    let read = |name: &str| fs::read(home().join("corpus").join(name)).unwrap();
+    let call = Payload::decode(&read("calls/message").into()).unwrap();
+    assert_eq!((call.call.bytes, &call.body[..]), (5, &b"hello"[..]));
+    let (letter, call) = Letter::decode(&read("letters/whole").into()).unwrap();
+    assert_eq!((letter.attempts, Payload::decode(&call).unwrap().call.bytes), (3, 5));
+    assert_eq!(crate::queue::ledger::lines(&read("ledger/life")).count(), 3);
+}
+
 /// A target that is forgotten in one of the places would never run there.
 #[test]
 fn every_target_is_everywhere() {
