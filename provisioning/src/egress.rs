@@ -63,6 +63,11 @@ impl Destination {
         self.port
     }
 
+    /// Whether an address and its port are what this says.
+    pub fn covers(self, address: Ipv4Addr, port: u16) -> bool {
+        first(address, self.prefix) == self.network && self.port.is_none_or(|own| own == port)
+    }
+
     fn is_within(self, network: Ipv4Addr, prefix: u8) -> bool {
         self.prefix >= prefix && first(self.network, prefix) == network
     }
@@ -133,6 +138,21 @@ impl fmt::Display for Destination {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_covered() {
+        for (text, address, port, wanted) in [
+            ("10.0.0.7", [10, 0, 0, 7], 80, true),
+            ("10.0.0.7", [10, 0, 0, 8], 80, false),
+            ("10.0.0.7:443", [10, 0, 0, 7], 443, true),
+            ("10.0.0.7:443", [10, 0, 0, 7], 80, false),
+            ("10.1.0.0/16:443", [10, 1, 255, 1], 443, true),
+            ("0.0.0.0/0", [192, 0, 2, 1], 1, true),
+        ] {
+            let destination: Destination = text.parse().unwrap();
+            assert_eq!(destination.covers(address.into(), port), wanted, "{text} {address:?} {port}");
+        }
+    }
 
     #[test]
     fn destinations() {

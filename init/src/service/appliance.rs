@@ -146,7 +146,7 @@ pub(crate) const SERVICES: [Declaration; 6] = [
     },
     Declaration {
         name: "nats",
-        command: &["/usr/sbin/nats-server", "-a", "127.0.0.1", "-p", "4222", "-js", "-sd", "/var/lib/nats"],
+        command: &["/usr/sbin/nats-server", "-c", "/etc/nats-server.conf"],
         user: NATS_USER,
         group: NATS_USER,
         rights: Rights::Only(&[]),

@@ -62,7 +62,7 @@ use crate::notify::notify;
 use crate::reconcile::{self, Functions, Secrets, World};
 use crate::registry;
 use crate::scaler;
-use server::{Door, Neighbours, Server};
+use server::{CONNECTIONS, Door, Neighbours, Server, WORKER_CONNECTIONS};
 
 /// The supervisor hears READY=1 when containerd is there and each function was tried once; or without containerd after
 /// the first of these, or so long after it came: neither must make the gateway look broken.
@@ -158,12 +158,12 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
         .as_ref()
         .filter(|tls| tls.only)
         .map(|tls| Neighbours { functions, tls_port: tls.listen.port() });
-    tokio::spawn(server.clone().open(Door { listener, tls: None, only }));
+    tokio::spawn(server.clone().open(Door { listener, tls: None, only, places: CONNECTIONS }));
     // A door of its own: whoever keeps the other ones busy does not keep calls in their queues.
     let inside = options.worker_listen;
     let workers = TcpListener::bind(inside).await;
     let listener = workers.map_err(|source| Error::Listen { address: inside.to_string(), source })?;
-    tokio::spawn(server.clone().open(Door { listener, tls: None, only: None }));
+    tokio::spawn(server.clone().open(Door { listener, tls: None, only: None, places: WORKER_CONNECTIONS }));
     match secure {
         Some(secure) => open_tls(&server, secure, handed.remove(tls::SOCKET), known)?,
         None => tls::forget(),
@@ -187,7 +187,7 @@ fn open_tls(
     tokio::spawn(async move {
         let listener = port.open().await;
         tracing::info!("listening on {listen} for TLS");
-        server.open(Door { listener, tls: Some(acceptor), only: None }).await;
+        server.open(Door { listener, tls: Some(acceptor), only: None, places: CONNECTIONS }).await;
     });
     Ok(())
 }

@@ -27,7 +27,9 @@ use crate::network::Subnet;
 
 /// Most connections at a time, for each port of its own: who comes later waits in the kernel's queue, and strangers do
 /// not keep out the machine itself.
-const CONNECTIONS: usize = 512;
+pub const CONNECTIONS: usize = 512;
+/// The same for the queue-worker, which has a connection for each call that runs, and bounds them itself.
+pub const WORKER_CONNECTIONS: usize = 8192;
 
 /// Most calls at a time in HTTP/2, on all connections.
 const STREAMS: usize = 1024;
@@ -52,6 +54,8 @@ pub struct Door {
     pub tls: Option<TlsAcceptor>,
     /// Who is served, where that is not everybody.
     pub only: Option<Neighbours>,
+    /// Connections at a time.
+    pub places: usize,
 }
 
 /// The machine itself and its functions; others are told of the TLS port.
@@ -86,8 +90,8 @@ impl Server {
 
     /// Serves who comes in, until the server is ended.
     pub async fn open(self, door: Door) {
-        let Door { listener, tls, only } = door;
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let Door { listener, tls, only, places } = door;
+        let places = Arc::new(Semaphore::new(places));
         watch_over(&listener);
         loop {
             let accepted = async {

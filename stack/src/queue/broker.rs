@@ -307,7 +307,12 @@ impl Broker {
         if self.message(stream, sequence).await?.is_none() {
             return Ok(false);
         }
-        self.stream(stream).await?.delete_message(sequence).await.map_err(|error| causes(&error))
+        match self.stream(stream).await?.delete_message(sequence).await {
+            Ok(removed) => Ok(removed),
+            // Somebody was faster.
+            Err(error) if is_gone(&error) => Ok(false),
+            Err(error) => Err(causes(&error)),
+        }
     }
 
     /// Removes a subject's messages.
@@ -347,6 +352,13 @@ fn is_absent(error: &async_nats::jetstream::context::GetStreamError) -> bool {
     use async_nats::jetstream::ErrorCode;
     use async_nats::jetstream::context::GetStreamErrorKind;
     matches!(error.kind(), GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
+}
+
+fn is_gone(error: &async_nats::jetstream::stream::DeleteMessageError) -> bool {
+    use async_nats::jetstream::ErrorCode;
+    use async_nats::jetstream::stream::DeleteMessageErrorKind;
+    matches!(error.kind(), DeleteMessageErrorKind::JetStream(error)
+        if error.error_code() == ErrorCode::STREAM_MESSAGE_DELETE_FAILED)
 }
 
 /// Tells how the connection is: what fails again and again in the same way once.

@@ -159,6 +159,11 @@ impl Index {
         let _ = self.caught_up.subscribe().wait_for(|caught_up| *caught_up).await;
     }
 
+    /// Whether it knows all of that.
+    pub fn is_caught_up(&self) -> bool {
+        *self.caught_up.borrow()
+    }
+
     /// Follows the ledger for ever.
     pub async fn follow(self: Arc<Self>, broker: Broker) {
         loop {

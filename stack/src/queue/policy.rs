@@ -17,6 +17,8 @@ const MAX_WAIT: &str = "com.openfaas.retry.max_wait";
 /// is read.
 const MOST_ATTEMPTS: u32 = 1000;
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+/// Whatever is asked for, and whatever is drawn: a thousand attempts without a pause would be a load.
+const LEAST_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a function's annotations say; what they do not, or not so that it can be read, is as the worker has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,11 +152,12 @@ impl Policy {
         let factor = 1_u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
         let pause = self.0.initial_wait.saturating_mul(factor).min(self.0.max_wait);
         let part = random as f64 / u64::MAX as f64;
-        match self.0.backoff {
+        let pause = match self.0.backoff {
             Backoff::Exponential => pause,
             Backoff::Full => pause.mul_f64(part),
             Backoff::Equal => pause.mul_f64(0.5 + part / 2.0),
-        }
+        };
+        pause.max(LEAST_PAUSE)
     }
 }
 
@@ -214,15 +217,23 @@ mod tests {
     fn chance_shortens_a_pause_as_far_as_it_may() {
         let answer = Answer { status: 500, internal: false, retry_after: None };
         for (backoff, random, wanted) in [
-            (Backoff::Full, 0, 0),
+            (Backoff::Full, u64::MAX / 2, 10),
             (Backoff::Full, u64::MAX, 20),
             (Backoff::Equal, 0, 10),
             (Backoff::Equal, u64::MAX, 20),
             (Backoff::Exponential, 0, 20),
         ] {
             let policy = Policy::new(&retries(backoff), &Overrides::default());
-            assert_eq!(policy.judge(&answer, 2, random), Verdict::Again(secs(wanted)), "{backoff} {random}");
+            let Verdict::Again(pause) = policy.judge(&answer, 2, random) else { panic!("{backoff}") };
+            assert_eq!(pause.as_secs_f64().round() as u64, wanted, "{backoff} {random}");
         }
+    }
+
+    #[test]
+    fn there_is_always_a_pause() {
+        let answer = Answer { status: 500, internal: false, retry_after: None };
+        let policy = Policy::new(&retries(Backoff::Full), &Overrides::default());
+        assert_eq!(policy.judge(&answer, 1, 0), Verdict::Again(LEAST_PAUSE));
     }
 
     #[test]

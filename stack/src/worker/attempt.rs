@@ -44,8 +44,9 @@ pub async fn attempt(lane: &Inner, fetched: Fetched) {
     };
     let mut met = Met::new(lane, &fetched.ticket, &call);
     let policy = Policy::new(&worker.settings.queue.retries, &call.retry);
-    // Nothing is known of most of them.
-    if fetched.delivered > 1 || worker.index.may_know(fetched.ticket.place()) {
+    // Nothing is known of most of them. (A server that was killed may call the second delivery the first.)
+    if fetched.delivered > 1 || !worker.index.is_caught_up() || worker.index.may_know(fetched.ticket.place())
+    {
         let known = tokio::time::timeout(LEDGER, async {
             worker.index.caught_up().await;
             let known = worker.index.by_place(&worker.broker, fetched.ticket.place(), call.nonce).await?;

@@ -15,7 +15,7 @@ use hyper::header::{
 use hyper::http::response::Parts;
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use provisioning::Namespace;
+use provisioning::{Egress, Namespace};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -59,6 +59,7 @@ pub struct Delivery {
 pub struct Callbacks {
     tls: TlsConnector,
     functions: Subnet,
+    egress: Egress,
 }
 
 /// A body that is sent to somebody else.
@@ -75,7 +76,7 @@ impl Callbacks {
     ///
     /// # Errors
     /// TLS cannot be had.
-    pub fn new(options: &Options) -> Result<Self> {
+    pub fn new(options: &Options, egress: Egress) -> Result<Self> {
         let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
@@ -83,7 +84,7 @@ impl Callbacks {
             .map_err(|error| Error::Invalid { what: "TLS".into(), reason: error.to_string() })?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)), functions: options.subnet })
+        Ok(Self { tls: TlsConnector::from(Arc::new(config)), functions: options.subnet, egress })
     }
 
     /// Delivers an answer, or reads it to its end where nobody wants it. Gives a note where it was not delivered: the call is
@@ -177,7 +178,7 @@ impl Callbacks {
         head.headers_mut().insert(HOST, host);
         let (head, ()) = head.into_parts();
         let sending = async {
-            match find(uri, self.functions).await? {
+            match find(uri, self.functions, &self.egress).await? {
                 Destination::Gateway => {
                     let body = match content {
                         Content::Held(bytes) => Outgoing::whole(bytes),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hyper::Uri;
 use nix::ifaddrs::getifaddrs;
+use provisioning::Egress;
 
 use crate::network::Subnet;
 
@@ -37,7 +38,7 @@ pub enum Destination {
 ///
 /// # Errors
 /// It is nowhere, or nowhere that an answer may be sent to; in words.
-pub async fn find(uri: &Uri, functions: Subnet) -> Result<Destination, String> {
+pub async fn find(uri: &Uri, functions: Subnet, egress: &Egress) -> Result<Destination, String> {
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let port = uri.port_u16();
     let is_call = ["/function/", "/async-function/"].iter().any(|prefix| uri.path().starts_with(prefix));
@@ -65,6 +66,13 @@ pub async fn find(uri: &Uri, functions: Subnet) -> Result<Destination, String> {
     }
     let (open, closed): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|address| may(address.ip().to_canonical(), &own, functions));
+    // An answer is a function's, and goes where functions may go.
+    let (open, kept): (Vec<_>, Vec<_>) = open.into_iter().partition(|address| reaches(*address, egress));
+    if open.is_empty()
+        && let Some(address) = kept.first()
+    {
+        return Err(format!("{host} is {address}, which [egress] of bothy.toml keeps closed to functions"));
+    }
     match (open.is_empty(), closed.first()) {
         (false, _) => Ok(Destination::Elsewhere(open)),
         (true, Some(address)) => Err(format!(
@@ -74,6 +82,12 @@ pub async fn find(uri: &Uri, functions: Subnet) -> Result<Destination, String> {
         )),
         (true, None) => Err(format!("{host} has no address")),
     }
+}
+
+/// What `[egress]` says.
+fn reaches(address: SocketAddr, egress: &Egress) -> bool {
+    let allowed = |v4: Ipv4Addr| egress.allow.iter().any(|allowed| allowed.covers(v4, address.port()));
+    egress.world || matches!(address.ip().to_canonical(), IpAddr::V4(v4) if allowed(v4))
 }
 
 /// The machine's own addresses.
@@ -110,7 +124,7 @@ mod tests {
     use super::*;
 
     async fn found(uri: &str) -> Result<Destination, String> {
-        find(&uri.parse().unwrap(), "10.62.0.0/16".parse().unwrap()).await
+        find(&uri.parse().unwrap(), "10.62.0.0/16".parse().unwrap(), &Egress::default()).await
     }
 
     #[tokio::test]
@@ -127,6 +141,20 @@ mod tests {
         assert_eq!(found("http://192.0.2.7/x").await, elsewhere("192.0.2.7:80"));
         assert_eq!(found("https://192.0.2.7:8443/").await, elsewhere("192.0.2.7:8443"));
         assert_eq!(found("https://[2001:db8::1]/").await, elsewhere("[2001:db8::1]:443"));
+    }
+
+    #[tokio::test]
+    async fn where_functions_may_not_go_no_answer_goes() {
+        let egress =
+            Egress { world: false, allow: vec!["192.0.2.7:80".parse().unwrap()], ..Egress::default() };
+        let functions: Subnet = "10.62.0.0/16".parse().unwrap();
+        let found = async |uri: &str| find(&uri.parse().unwrap(), functions, &egress).await;
+        assert!(
+            found("http://192.0.2.7/x").await.is_ok() && found("http://gateway/function/f").await.is_ok()
+        );
+        for closed in ["http://192.0.2.8/x", "https://192.0.2.7/x", "http://[2001:db8::1]/"] {
+            assert!(found(closed).await.unwrap_err().contains("[egress]"), "{closed}");
+        }
     }
 
     #[tokio::test]

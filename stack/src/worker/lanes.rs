@@ -75,19 +75,25 @@ impl Lanes {
         let broker = &self.worker.broker;
         let mut waiting = Vec::new();
         for queue in broker.queues().await? {
-            let stream = broker.stream(&stream(&queue)).await?;
-            let subjects = stream.info_with_subjects(">").await.map_err(|error| error.to_string())?;
-            let subjects: Vec<(String, usize)> =
-                subjects.try_collect().await.map_err(|error| error.to_string())?;
-            waiting.extend(
-                subjects.into_iter().filter_map(|(subject, calls)| Some((Route::parse(&subject)?, calls))),
-            );
+            match self.subjects(&queue).await {
+                Ok(found) => waiting.extend(found),
+                Err(error) => tracing::debug!("looking into queue {queue}: {error}"),
+            }
         }
         for (route, _) in &waiting {
             self.open(route.clone());
         }
         self.worker.statistics.waiting(waiting);
         Ok(())
+    }
+
+    /// The functions with calls in a queue, and how many.
+    async fn subjects(&self, queue: &QueueName) -> Result<Vec<(Route, usize)>, String> {
+        let stream = self.worker.broker.stream(&stream(queue)).await?;
+        let subjects = stream.info_with_subjects(">").await.map_err(|error| error.to_string())?;
+        let subjects: Vec<(String, usize)> =
+            subjects.try_collect().await.map_err(|error| error.to_string())?;
+        Ok(subjects.iter().filter_map(|(subject, calls)| Some((Route::parse(subject)?, *calls))).collect())
     }
 
     /// A lane for a function, unless it has one.

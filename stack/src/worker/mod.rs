@@ -90,7 +90,7 @@ pub async fn run(options: Options) -> Result<()> {
         broker,
         index,
         upstream: Upstream::default(),
-        callbacks: Callbacks::new(&options)?,
+        callbacks: Callbacks::new(&options, config.egress)?,
         roll: Roll::default(),
         batches: Arc::new(Semaphore::new(BATCHES)),
         statistics: Statistics::default(),

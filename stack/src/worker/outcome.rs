@@ -57,7 +57,11 @@ impl<'a> Met<'a> {
     pub async fn done(&self, note: Option<String>) {
         let line = self.line(Stage::Done);
         self.lane.worker.statistics.done(&self.lane.route);
-        self.write(Line { reason: note, ..line }).await;
+        let line = match note {
+            Some(note) => line.because(&note),
+            None => line,
+        };
+        self.write(line).await;
         self.end().await;
     }
 
