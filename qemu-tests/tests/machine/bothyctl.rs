@@ -117,7 +117,7 @@ fn says_the_same_here_and_from_afar() {
         // What people see.
         for (line, word) in [
             ("status", "healthy"),
-            ("services", "containerd  ready"),
+            ("services", "queue-worker  ready"),
             ("services gateway", "ENDED"),
             ("queue list", "no dead letters"),
             ("top --once", "figlet.openfaas-fn"),
