@@ -74,13 +74,16 @@ fn judged(policy: &Policy, wanted: &Retries, answer: Answer<'_>, attempt: u32) {
         for _ in 1..attempt.min(100) {
             longest = (longest * 2).min(DAY);
         }
-        let longest = longest.min(wanted.max_wait);
+        // There is always a pause.
+        let least = Duration::from_millis(100);
+        let longest = longest.min(wanted.max_wait).max(least);
         // Of a nanosecond a part may be missing.
         let shortest = match wanted.backoff {
             Backoff::Exponential => longest,
-            Backoff::Full => Duration::ZERO,
+            Backoff::Full => least,
             Backoff::Equal => (longest / 2).saturating_sub(Duration::from_micros(1)),
         };
+        let shortest = shortest.max(least).min(longest);
         assert!(shortest <= pause && pause <= longest, "{pause:?} of {shortest:?} to {longest:?}");
     }
 }
