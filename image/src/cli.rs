@@ -54,7 +54,7 @@ pub enum Command {
     },
     /// Measure, with the floor beside it that the machine allows.
     #[command(
-        after_help = "Examples:\n  bothy bench build\n  bothy bench boot --runs 5 --json\n  bothy bench functions\n  bothy bench queue --runs 5\n  bothy bench watchdog"
+        after_help = "Examples:\n  bothy bench build\n  bothy bench boot --runs 5 --json\n  bothy bench functions\n  bothy bench queue --runs 5\n  bothy bench scale\n  bothy bench watchdog"
     )]
     Bench(BenchArgs),
     /// Work with configuration files.

@@ -24,7 +24,7 @@ Examples:
   bothyctl queue list
   bothyctl queue show 7
   bothyctl queue replay --all --function figlet
-  bothyctl queue status 3d6e4c1f             the X-Call-Id of the answer 202";
+  bothyctl queue status CALL-ID              the whole X-Call-Id of the answer 202";
 
 /// Looks at a Bothy machine and ends it: this one, or one behind its gateway.
 #[derive(Debug, Parser)]
@@ -175,7 +175,7 @@ pub(super) enum QueueCommand {
     },
     /// Show how far an asynchronous call is
     #[command(after_help = "The id is the header X-Call-Id of the answer 202.\n\nExamples:\n  \
-        bothyctl queue status 3d6e4c1f\n  bothyctl queue status 3d6e4c1f --json")]
+        bothyctl queue status 3d6e4c1f-2a7b-4a51-9e0c-5b8f0d1c7a42\n  bothyctl queue status 3d6e4c1f-2a7b-4a51-9e0c-5b8f0d1c7a42 --json")]
     Status {
         /// The call's X-Call-Id
         call_id: String,
@@ -183,7 +183,7 @@ pub(super) enum QueueCommand {
     /// See to it that an asynchronous call is not made, or not again
     #[command(
         after_help = "A call that runs is ended; one that came to an end before stays as it is, and the exit code \
-        is 1.\n\nExample:\n  bothyctl queue cancel 3d6e4c1f"
+        is 1.\n\nExample:\n  bothyctl queue cancel 3d6e4c1f-2a7b-4a51-9e0c-5b8f0d1c7a42"
     )]
     Cancel {
         /// The call's X-Call-Id

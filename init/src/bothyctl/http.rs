@@ -32,8 +32,8 @@ impl Host {
     pub(super) fn parse(text: &str) -> std::result::Result<Self, String> {
         if text.starts_with("https://") {
             return Err(format!(
-                "the gateway speaks no TLS yet; reach it over http:// in a network that you trust, \
-                 or through a tunnel of yours: --host {}",
+                "bothyctl speaks no TLS yet; reach the gateway over http:// in a network that you trust, or through a \
+                 tunnel of yours: --host {} (where tls_only is set, use the machine's own console)",
                 text.replacen("https", "http", 1)
             ));
         }

@@ -10,7 +10,6 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode, Uri};
-use provisioning::QueueName;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
@@ -24,12 +23,10 @@ use super::queues::Queues;
 use super::reply::{Body, Refusal, empty, proxy_error, refuse};
 use crate::key::Key;
 use crate::queue::{
-    Bodies, Call, LARGEST_INLINE_BYTES, LARGEST_MESSAGE_BYTES, LONGEST_CALL_ID_BYTES, Line, Origin,
+    self,    Bodies, Call, LARGEST_INLINE_BYTES, LARGEST_MESSAGE_BYTES, LONGEST_CALL_ID_BYTES, Line, Origin,
     Overrides, Payload, Place, Route, Stage, stream,
 };
 
-/// Names the function's queue.
-const QUEUE: &str = "com.openfaas.queue";
 
 /// How long a body may take to come.
 const BODY_PATIENCE: Duration = Duration::from_secs(60);
@@ -94,7 +91,7 @@ impl Gateway {
         let Some(document) = found else { return stamp.marked(not_found(name)) };
         let answer = async {
             let Some(key) = document.key() else { return Err(refuse(StatusCode::NOT_FOUND, "")) };
-            let route = Route { queue: queue_of(&document.annotations), key };
+            let route = Route { queue: queue::named(&document.annotations), key };
             let retry = Overrides::of(&document.annotations);
             self.take(request, rest, client, &stamp, (route, retry)).await
         };
@@ -167,7 +164,7 @@ impl Gateway {
             return Err(too_large());
         }
         let deadline = Instant::now() + BODY_PATIENCE;
-        let late = |_| refuse(StatusCode::REQUEST_TIMEOUT, "the request's body did not come in time");
+        let late = |_| refuse(StatusCode::REQUEST_TIMEOUT, "the request's body did not come within 60 s");
         let broken = |error: &dyn std::error::Error| {
             refuse(StatusCode::BAD_REQUEST, format!("the request's body: {error}"))
         };
@@ -228,6 +225,8 @@ pub(super) struct Unaccepted {
     /// Whether nothing of it is in the queue.
     gone: bool,
     too_large: bool,
+    /// Whether there was no room.
+    pub full: bool,
 }
 
 impl Queues {
@@ -237,12 +236,13 @@ impl Queues {
         if message.len() > LARGEST_MESSAGE_BYTES {
             let reason =
                 format!("the call's headers, path and body do not fit into {LARGEST_MESSAGE_BYTES} bytes");
-            return Err(Unaccepted { reason, gone: true, too_large: true });
+            return Err(Unaccepted { reason, gone: true, too_large: true, full: false });
         }
-        let failed = |reason, gone| Unaccepted { reason, gone, too_large: false };
+        let failed = |reason, gone| Unaccepted { reason, gone, too_large: false, full: false };
         // Without an answer it may be there.
         let published = self.broker.publish(route.subject(), message).await;
-        let sequence = published.map_err(|reason| failed(reason, false))?;
+        let sequence =
+            published.map_err(|error| Unaccepted { full: error.full, ..failed(error.reason, error.full) })?;
         let place = Place { queue: route.queue.clone(), sequence };
         let id = (payload.call.id.as_str(), payload.call.nonce);
         let line = Line::new(id, &place, &route.key.to_string(), Stage::Queued);
@@ -253,22 +253,6 @@ impl Queues {
         self.wake(route).await;
         Ok(())
     }
-}
-
-/// The queue that a function's annotations name; one that is no name was refused when it was deployed.
-pub(super) fn queue_of(annotations: &std::collections::BTreeMap<String, String>) -> QueueName {
-    let named = annotations.get(QUEUE).map(|name| name.trim()).filter(|name| !name.is_empty());
-    named.and_then(|name| name.parse().ok()).unwrap_or_default()
-}
-
-/// What is wrong with the queue that annotations name, and with what they say of retries.
-pub(super) fn check(annotations: &std::collections::BTreeMap<String, String>) -> Result<(), String> {
-    let named = annotations.get(QUEUE).map(|name| name.trim()).filter(|name| !name.is_empty());
-    if let Some(Err(error)) = named.map(|name| name.parse::<QueueName>().map_err(|error| (name, error))) {
-        let (name, error) = error;
-        return Err(format!("annotation {QUEUE}: {name:?} {error}"));
-    }
-    Overrides::parse(annotations).1.map_or(Ok(()), Err)
 }
 
 fn not_queued(error: String) -> Refusal {
@@ -295,8 +279,6 @@ fn fits(headers: &HeaderMap, uri: &Uri) -> Result<(), Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     #[test]
@@ -315,17 +297,5 @@ mod tests {
         headers.clear();
         headers.insert("x-long", "x".repeat(33 << 10).parse().unwrap());
         assert!(fits(&headers, &uri(1)).is_err());
-    }
-
-    #[test]
-    fn queues_and_what_is_wrong_with_them() {
-        let annotations = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
-        assert_eq!(queue_of(&BTreeMap::new()).as_str(), "faas-request");
-        assert_eq!(queue_of(&annotations(QUEUE, " slow ")).as_str(), "slow");
-        assert_eq!(queue_of(&annotations(QUEUE, "")).as_str(), "faas-request");
-        assert_eq!(check(&annotations(QUEUE, "slow")), Ok(()));
-        let wrong = check(&annotations(QUEUE, "a.b")).unwrap_err();
-        assert!(wrong.starts_with("annotation com.openfaas.queue: \"a.b\" "), "{wrong}");
-        assert!(check(&annotations("com.openfaas.retry.codes", "ok")).is_err());
     }
 }

@@ -25,7 +25,8 @@ pub fn callback(headers: &HeaderMap) -> Result<Option<String>, String> {
     });
     if !fits {
         return Err(format!(
-            "X-Callback-Url: {text:?} is no URL, expected something like http://gateway:8080/function/next"
+            "X-Callback-Url: {text:?} is no URL with http or https, a host and perhaps a port, expected something like \
+             http://gateway:8080/function/next"
         ));
     }
     Ok(Some(text.to_owned()))

@@ -157,7 +157,11 @@ impl Gateway {
             return Err(refuse(StatusCode::CONFLICT, message));
         }
         self.queues.prepare(&found.route.queue).await.map_err(away)?;
-        self.queues.accept(&found.route, &found.payload).await.map_err(|refused| away(refused.reason))?;
+        let accepted = self.queues.accept(&found.route, &found.payload).await;
+        accepted.map_err(|refused| match refused.full {
+            true => refuse(StatusCode::INSUFFICIENT_STORAGE, refused.reason),
+            false => away(refused.reason),
+        })?;
         // Where this fails it is there twice, and can be made twice: better than not at all.
         self.queues.broker.remove(DEAD_LETTERS, number).await.map_err(away)?;
         Ok(empty(StatusCode::ACCEPTED))

@@ -25,6 +25,8 @@ pub struct Queues {
     pub(super) index: Arc<Index>,
     /// Memory for bodies.
     pub(super) room: Room,
+    /// Whether its servers are others than the machine's own.
+    external: bool,
     /// Largest body, bytes.
     pub(super) max_body: u64,
     /// Held while a dead letter is put back: two requests for the same one would both find it.
@@ -47,6 +49,7 @@ impl Queues {
             broker,
             index,
             room: Room::default(),
+            external: stack.nats.url.is_some(),
             max_body: stack.queue.max_body,
             replaying: Turn::default(),
             woken: Mutex::default(),
@@ -56,7 +59,10 @@ impl Queues {
     /// Sees to it that there is such a queue. Before a body is read: nobody should send one for nothing.
     pub async fn prepare(&self, queue: &QueueName) -> Result<(), String> {
         if !self.broker.is_connected() {
-            return Err("NATS does not answer; it is started again when it has ended".to_owned());
+            return Err(match self.external {
+                true => "the NATS servers of [stack.nats] in bothy.toml do not answer".to_owned(),
+                false => "NATS does not answer; it is started again when it has ended".to_owned(),
+            });
         }
         self.broker.prepared().await?;
         self.broker.queue(queue).await

@@ -11,7 +11,6 @@ use provisioning::Namespace;
 use serde::de::DeserializeOwned;
 
 use super::Gateway;
-use super::asynchronous;
 use super::check::check;
 use super::claims::{Going, Who};
 use super::query::Query;
@@ -20,6 +19,7 @@ use super::wire::{self, Deletion, Deployment, Info, Scaling, Status};
 use crate::desired::{Document, on_disk};
 use crate::error::Error;
 use crate::key::Key;
+use crate::queue;
 use crate::reconcile::{Function, LARGEST_SECRETS_BYTES, Refused};
 
 /// Largest document that the API takes: annotations may be long, and somebody with the password is not the enemy.
@@ -102,7 +102,7 @@ impl Gateway {
         let held = held.map_err(|going| gone(&key.namespace, going))?;
         self.must_be_open(&key.namespace).await?;
         check(&document).map_err(bad_request)?;
-        asynchronous::check(&document.annotations).map_err(bad_request)?;
+        queue::check(&document.annotations).map_err(bad_request)?;
         self.check_secrets(&key.namespace, &document).await?;
         let image = document.image.clone();
         // It goes on when the client does not wait for it, and so does what it counts on.

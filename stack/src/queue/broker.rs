@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use provisioning::{Login, Nats, QueueName};
 
-use super::bodies::{Bodies, causes};
+use super::bodies::{Bodies, LARGEST_INLINE_BYTES, causes};
 use super::disk::Disk;
 use super::subject::{BODIES, DEAD_LETTERS, LEDGER, LEDGER_SUBJECT, all_of, queue_of, stream};
 use crate::error::{Error, Result};
@@ -254,7 +254,8 @@ impl Broker {
     ///
     /// # Errors
     /// It was not taken; in words. Where there was no answer it may be there all the same.
-    pub async fn publish(&self, subject: String, payload: Bytes) -> Result<u64, String> {
+    pub async fn publish(&self, subject: String, payload: Bytes) -> Result<u64, NotStored> {
+        let full = full(&subject);
         let published = self.jetstream.publish(subject, payload).await;
         let acknowledged = match published {
             Ok(acknowledgement) => acknowledgement.await,
@@ -263,7 +264,12 @@ impl Broker {
         acknowledged.map(|acknowledged| acknowledged.sequence).map_err(|error| {
             // Somebody may have removed the stream: it is looked for again.
             self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
-            causes(&error)
+            let reason = causes(&error);
+            // Its number (10077) is that of other failures, too.
+            match reason.contains("maximum bytes exceeded") {
+                true => NotStored { reason: full, full: true },
+                false => NotStored { reason, full: false },
+            }
         })
     }
 
@@ -348,6 +354,38 @@ impl Broker {
     }
 }
 
+/// A message that was not taken.
+#[derive(Debug)]
+pub struct NotStored {
+    /// Why, and what to do about it.
+    pub reason: String,
+    /// Whether there was no room for it.
+    pub full: bool,
+}
+
+impl From<NotStored> for String {
+    fn from(error: NotStored) -> Self {
+        error.reason
+    }
+}
+
+/// What is said where there is no room for a message of that subject.
+fn full(subject: &str) -> String {
+    let mut parts = subject.split('.');
+    match (parts.next(), parts.next()) {
+        (Some("calls"), Some(queue)) => format!(
+            "queue {queue} is full: its calls have to be made first, and max_bytes in [stack.queue] of bothy.toml gives it more"
+        ),
+        (Some("dead"), _) => {
+            "the dead letters are full: look at them with `bothyctl queue list`, and replay or purge some".to_owned()
+        }
+        (Some("bodies"), _) => {
+            format!("the store of bodies larger than {LARGEST_INLINE_BYTES} bytes is full: their calls have to be made first")
+        }
+        _ => "the ledger is full".to_owned(),
+    }
+}
+
 fn is_absent(error: &async_nats::jetstream::context::GetStreamError) -> bool {
     use async_nats::jetstream::ErrorCode;
     use async_nats::jetstream::context::GetStreamErrorKind;
@@ -385,6 +423,17 @@ fn told(event: &async_nats::Event, last: &Mutex<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_full_is_named_with_what_to_do() {
+        for (subject, wanted) in [
+            ("calls.slow.dev.f", "queue slow is full: its calls"),
+            ("dead.slow.dev.f", "the dead letters are full: look"),
+            ("bodies.x", "the store of bodies larger than 131072 bytes is full"),
+        ] {
+            assert!(full(subject).starts_with(wanted), "{subject}");
+        }
+    }
 
     #[test]
     fn sizes_fit_the_disk() {

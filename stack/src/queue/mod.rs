@@ -9,6 +9,7 @@
 //!
 //! What is promised: a call that was answered with 202 is on disk, and runs at least once. See docs/asynchronous.md.
 
+mod annotations;
 mod bodies;
 mod book;
 mod broker;
@@ -22,9 +23,10 @@ mod subject;
 mod sweep;
 mod wish;
 
+pub use annotations::{check, named};
 pub use bodies::{Bodies, LARGEST_INLINE_BYTES, causes};
 pub use book::Book;
-pub use broker::Broker;
+pub use broker::{Broker, NotStored};
 pub use call::{Call, Origin, Payload};
 pub use dead::Letter;
 pub use disk::Disk;

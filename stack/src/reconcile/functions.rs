@@ -15,6 +15,7 @@ use super::probe::Probes;
 use crate::desired::{Document, Scale};
 use crate::error::Error;
 use crate::key::Key;
+use crate::queue;
 
 /// Why a deployment or deletion was not done.
 #[derive(Debug)]
@@ -147,6 +148,7 @@ impl Functions {
     fn note_misread(&self, key: &Key, document: &Document) {
         let wrong = Scale::parse(&document.labels).err();
         let wrong = wrong.or_else(|| Probes::parse(&document.annotations).err());
+        let wrong = wrong.or_else(|| queue::check(&document.annotations).err());
         let text = wrong.filter(|_| !document.deleted).map(|wrong| format!("{wrong}: it runs without that"));
         if let Some(text) = &text {
             tracing::warn!("{key}: {text}");

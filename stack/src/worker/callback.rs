@@ -149,6 +149,8 @@ impl Callbacks {
             Content::Passing(body) => return self.once(worker, &uri, headers, Content::Passing(body)).await,
             Content::Held(bytes) => bytes,
         };
+        // A place where no answer may go stays one.
+        find(&uri, self.functions, &self.egress).await?;
         let mut pauses = PAUSES.into_iter();
         loop {
             let began = Instant::now();

@@ -187,7 +187,8 @@ pub(super) fn act_on(
             match reply.status {
                 200..300 => Outcome::Done,
                 404 => Outcome::Absent(why()),
-                400..500 => Outcome::Refused(why()),
+                // There is no room where it belongs, which is another one's elsewhere.
+                400..500 | 507 => Outcome::Refused(why()),
                 _ => return Err(refused(gateway, &reply)),
             },
         );
