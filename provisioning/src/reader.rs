@@ -217,7 +217,9 @@ impl<'a, 't> Reader<'a, 't, '_> {
             DeValue::Boolean(_) => ("true or false", Some("put it in quotes to make it a string")),
             DeValue::Datetime(_) => ("a date", Some("put it in quotes to make it a string")),
             DeValue::Array(_) => ("a list", None),
-            DeValue::Table(_) => ("a table", Some("a name with dots is written in quotes: \"com.openfaas.queue\" = \"...\"")),
+            DeValue::Table(_) => {
+                ("a table", Some("a name with dots is written in quotes: \"com.openfaas.queue\" = \"...\""))
+            }
         };
         let hint = hint.filter(|_| expected.contains("string")).map(str::to_owned);
         self.report.problem(place, format!("`{}` is {kind}, expected {expected}", short(key)), hint);

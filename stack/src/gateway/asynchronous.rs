@@ -23,10 +23,9 @@ use super::queues::Queues;
 use super::reply::{Body, Refusal, empty, proxy_error, refuse};
 use crate::key::Key;
 use crate::queue::{
-    self,    Bodies, Call, LARGEST_INLINE_BYTES, LARGEST_MESSAGE_BYTES, LONGEST_CALL_ID_BYTES, Line, Origin,
+    self, Bodies, Call, LARGEST_INLINE_BYTES, LARGEST_MESSAGE_BYTES, LONGEST_CALL_ID_BYTES, Line, Origin,
     Overrides, Payload, Place, Route, Stage, stream,
 };
-
 
 /// How long a body may take to come.
 const BODY_PATIENCE: Duration = Duration::from_secs(60);

@@ -74,7 +74,8 @@ impl Gateway {
             refuse(StatusCode::CONFLICT, format!("call {id} is {state}: there is nothing left to cancel"))
         };
         if let (Stage::Dead, Some(letter)) = (line.stage, line.letter) {
-            let message = format!("call {id} is dead letter {letter}: purge that (`bothyctl queue purge {letter}`)");
+            let message =
+                format!("call {id} is dead letter {letter}: purge that (`bothyctl queue purge {letter}`)");
             return Err(refuse(StatusCode::CONFLICT, message));
         }
         if line.stage.is_end() || state == UNKNOWN {
@@ -142,7 +143,9 @@ impl Queues {
 fn absent(id: &str) -> Refusal {
     refuse(
         StatusCode::NOT_FOUND,
-        format!("no call {id:?} is known: none of exactly that X-Call-Id is among the last ones that were accepted"),
+        format!(
+            "no call {id:?} is known: none of exactly that X-Call-Id is among the last ones that were accepted"
+        ),
     )
 }
 

@@ -377,10 +377,13 @@ fn full(subject: &str) -> String {
             "queue {queue} is full: its calls have to be made first, and max_bytes in [stack.queue] of bothy.toml gives it more"
         ),
         (Some("dead"), _) => {
-            "the dead letters are full: look at them with `bothyctl queue list`, and replay or purge some".to_owned()
+            "the dead letters are full: look at them with `bothyctl queue list`, and replay or purge some"
+                .to_owned()
         }
         (Some("bodies"), _) => {
-            format!("the store of bodies larger than {LARGEST_INLINE_BYTES} bytes is full: their calls have to be made first")
+            format!(
+                "the store of bodies larger than {LARGEST_INLINE_BYTES} bytes is full: their calls have to be made first"
+            )
         }
         _ => "the ledger is full".to_owned(),
     }

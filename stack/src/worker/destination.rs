@@ -46,7 +46,9 @@ pub async fn find(uri: &Uri, functions: Subnet, egress: &Egress) -> Result<Desti
     if plain && GATEWAY.contains(&host) {
         return match (is_call, port.unwrap_or(PORT)) {
             (true, PORT) => Ok(Destination::Gateway),
-            _ => Err(format!("the gateway takes answers at http://gateway:{PORT}/function/NAME and /async-function/NAME alone")),
+            _ => Err(format!(
+                "the gateway takes answers at http://gateway:{PORT}/function/NAME and /async-function/NAME alone"
+            )),
         };
     }
     let wanted = port.unwrap_or(if plain { 80 } else { 443 });
