@@ -115,15 +115,23 @@ impl Queues {
         // What was accepted before we began is known when the ledger was read.
         let read = tokio::time::timeout(LEDGER, self.index.caught_up()).await;
         read.map_err(|_| away("what became of calls is not read yet, try again in a moment".to_owned()))?;
-        let line = self.index.by_id(&self.broker, id).await.map_err(away)?.ok_or_else(|| absent(id))?;
+        let line = self.last(id).await?;
         if let Some(state) = self.state(&line).await? {
             return Ok((line, state));
         }
         // It ended a moment ago, and its last line is not read yet.
         tokio::time::sleep(LINE_ON_ITS_WAY).await;
-        let line = self.index.by_id(&self.broker, id).await.map_err(away)?.ok_or_else(|| absent(id))?;
+        let line = self.last(id).await?;
         let state = self.state(&line).await?.unwrap_or_else(|| UNKNOWN.to_owned());
         Ok((line, state))
+    }
+
+    /// The last line about a call. That it came may be written after what came of it.
+    async fn last(&self, id: &str) -> Result<Line, Refusal> {
+        let line = self.index.by_id(&self.broker, id).await.map_err(away)?.ok_or_else(|| absent(id))?;
+        let Some(place) = line.place().filter(|_| line.stage == Stage::Queued) else { return Ok(line) };
+        let later = self.index.by_place(&self.broker, &place, line.nonce).await.map_err(away)?;
+        Ok(later.unwrap_or(line))
     }
 
     /// Nothing where it should be in its queue and is not.

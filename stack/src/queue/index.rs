@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use tokio::sync::watch;
 
 use super::broker::Broker;
-use super::ledger::{Line, Place, lines};
+use super::ledger::{Line, Place, Stage, lines};
 use super::subject::LEDGER;
 
 /// Calls at most that are known; about 20 bytes each. The older half is forgotten when there are more.
@@ -29,7 +29,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// What calls are known by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
-    /// Their identifier: for people. All lines count.
+    /// Their identifier, too: for people. All lines count. That a call came may be written after what came of it: NATS gives it
+    /// to a worker before the gateway writes, so what came of it is known by its place as well.
     Id,
     /// Their place in the queue: for a worker that meets a call again. Lines that say no more than that it came do not.
     Place,
@@ -91,13 +92,15 @@ impl Index {
     pub fn note<'a>(&self, sequence: u64, lines: impl Iterator<Item = &'a Line>) {
         let mut state = self.state();
         for line in lines {
-            let hash = match self.which {
-                Which::Id => self.seed.hash_one(&line.id),
-                Which::Place if line.stage == super::ledger::Stage::Queued => continue,
-                Which::Place => self.seed.hash_one((&line.queue, line.sequence)),
-            };
-            let last = state.map.entry(hash).or_default();
-            *last = sequence.max(*last);
+            if self.which == Which::Id {
+                let last = state.map.entry(self.seed.hash_one(line.id.as_str())).or_default();
+                *last = sequence.max(*last);
+            }
+            if line.stage != Stage::Queued {
+                let place = (line.queue.as_str(), line.sequence);
+                let last = state.map.entry(self.seed.hash_one(place)).or_default();
+                *last = sequence.max(*last);
+            }
         }
         if state.map.len() > MOST {
             state.forget();
@@ -254,7 +257,6 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ledger::Stage;
     use super::super::ledger::tests::line;
     use super::*;
 
@@ -274,6 +276,17 @@ mod tests {
         index.note(3, [&queued].into_iter());
         assert_eq!(place(&index, &queued), Some(7));
         assert_eq!(place(&index, &line("b", 1, Stage::Done)), None);
+    }
+
+    #[test]
+    fn what_came_of_a_call_is_found_though_it_was_written_before_the_call() {
+        let index = Index::new(Which::Id);
+        let (done, queued) = (line("a", 1, Stage::Done), line("a", 1, Stage::Queued));
+        index.note(1, [&done].into_iter());
+        index.note(2, [&queued].into_iter());
+        assert_eq!(place(&index, &queued), Some(2));
+        let hash = index.seed.hash_one((done.queue.as_str(), done.sequence));
+        assert_eq!(index.state().map.get(&hash), Some(&1));
     }
 
     #[test]
