@@ -177,9 +177,9 @@ fn journald(case: &mut Case, running: &mut Running, victims: &[&str]) -> Result<
     // nats says that it has read its file again, to a stream that it opened at the journald before this one.
     let pid = after.of_group("system/nats")?.pid;
     let by_stream = format!("_PID={pid} _TRANSPORT=stdout");
-    let lines = logged(running, &by_stream, "reloaded server configuration")?;
+    let lines = logged(running, &by_stream, "Reloaded server configuration")?;
     shell(running, &format!("kill -HUP {pid}"))?;
-    until_logged(running, &by_stream, "reloaded server configuration", lines + 1)?;
+    until_logged(running, &by_stream, "Reloaded server configuration", lines + 1)?;
     let calls = load.end()?;
     println!(
         "{} killed: {calls} calls, none failed; {LINES} lines each way, none lost but what it had in hand",
