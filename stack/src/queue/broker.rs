@@ -11,13 +11,15 @@ use async_nats::jetstream::stream::{
     Config, DiscardPolicy, LastRawMessageErrorKind, RetentionPolicy, Stream,
 };
 use async_nats::jetstream::{Context, message::StreamMessage};
-use async_nats::{Client, ConnectOptions};
+use async_nats::{Client, ConnectOptions, Subject};
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use provisioning::{Login, Nats, QueueName};
 
-use super::bodies::{Bodies, LARGEST_INLINE_BYTES, causes};
+use super::bodies::{Bodies, causes};
 use super::disk::Disk;
+use super::not_stored::NotStored;
+use super::sizes::Sizes;
 use super::subject::{BODIES, DEAD_LETTERS, LEDGER, LEDGER_SUBJECT, all_of, queue_of, stream};
 use crate::error::{Error, Result};
 use crate::space::Space;
@@ -34,18 +36,6 @@ const UNACKNOWLEDGED: usize = 4096;
 /// Longest pause between two attempts to connect.
 const RECONNECT: Duration = Duration::from_secs(2);
 
-/// What the streams may take of the file system that they lie on, each within its own bounds.
-const QUEUE_SHARE: Share = Share { part: 8, least: 16 << 20, most: 1 << 30 };
-const BODIES_SHARE: Share = Share { part: 8, least: 16 << 20, most: 4 << 30 };
-const DEAD_SHARE: Share = Share { part: 16, least: 8 << 20, most: 512 << 20 };
-const LEDGER_SHARE: Share = Share { part: 64, least: 4 << 20, most: 64 << 20 };
-
-struct Share {
-    part: u64,
-    least: u64,
-    most: u64,
-}
-
 /// The connection. Clones are of the same one.
 #[derive(Clone)]
 pub struct Broker {
@@ -59,25 +49,6 @@ pub struct Broker {
     replicas: usize,
     /// Streams that were seen to be there.
     known: Arc<Mutex<HashSet<String>>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Sizes {
-    queue: i64,
-    bodies: i64,
-    dead: i64,
-    ledger: i64,
-}
-
-impl Sizes {
-    /// On a disk of that size; none in a cluster, whose limits are its own. The ledger always has one, because nothing else ends it.
-    fn new(disk: Option<u64>, queue: Option<u64>) -> Self {
-        let of =
-            |share: Share| disk.map_or(-1, |size| (size / share.part).clamp(share.least, share.most) as i64);
-        let queue = queue.map_or_else(|| of(QUEUE_SHARE), |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
-        let ledger = Some(of(LEDGER_SHARE)).filter(|bytes| *bytes > 0).unwrap_or(LEDGER_SHARE.most as i64);
-        Self { queue, bodies: of(BODIES_SHARE), dead: of(DEAD_SHARE), ledger }
-    }
 }
 
 impl Broker {
@@ -165,23 +136,17 @@ impl Broker {
     /// # Errors
     /// They are not there and cannot be made; in words.
     pub async fn prepared(&self) -> Result<(), String> {
-        self.ensure(Config {
-            name: LEDGER.to_owned(),
+        let ledger = |config| Config {
             subjects: vec![LEDGER_SUBJECT.to_owned()],
             max_bytes: self.sizes.ledger,
             // No age: a clock that jumps would empty it.
             discard: DiscardPolicy::Old,
-            ..Config::default()
-        })
-        .await?;
-        self.ensure(Config {
-            name: DEAD_LETTERS.to_owned(),
-            subjects: vec!["dead.>".to_owned()],
-            max_bytes: self.sizes.dead,
-            discard: DiscardPolicy::New,
-            ..Config::default()
-        })
-        .await
+            ..config
+        };
+        self.ensure(LEDGER, ledger).await?;
+        let dead =
+            |config| Config { subjects: vec!["dead.>".to_owned()], max_bytes: self.sizes.dead, ..config };
+        self.ensure(DEAD_LETTERS, dead).await
     }
 
     /// A queue's stream.
@@ -189,16 +154,13 @@ impl Broker {
     /// # Errors
     /// It is not there and cannot be made; in words.
     pub async fn queue(&self, queue: &QueueName) -> Result<(), String> {
-        self.ensure(Config {
-            name: stream(queue),
+        let waiting = |config| Config {
             subjects: vec![all_of(queue)],
             max_bytes: self.sizes.queue,
             retention: RetentionPolicy::WorkQueue,
-            // A call that is accepted is never dropped for another.
-            discard: DiscardPolicy::New,
-            ..Config::default()
-        })
-        .await
+            ..config
+        };
+        self.ensure(&stream(queue), waiting).await
     }
 
     /// The store of large bodies.
@@ -206,26 +168,27 @@ impl Broker {
     /// # Errors
     /// It is not there and cannot be made; in words.
     pub async fn bodies(&self) -> Result<Bodies, String> {
-        self.ensure(Config {
-            name: BODIES.to_owned(),
-            subjects: vec!["bodies.*".to_owned()],
-            max_bytes: self.sizes.bodies,
-            discard: DiscardPolicy::New,
-            ..Config::default()
-        })
-        .await?;
+        let pieces =
+            |config| Config { subjects: vec!["bodies.*".to_owned()], max_bytes: self.sizes.bodies, ..config };
+        self.ensure(BODIES, pieces).await?;
         Ok(Bodies::new(self.clone()))
     }
 
     /// Makes a stream, or gives one that there is the limits that it should have.
-    async fn ensure(&self, config: Config) -> Result<(), String> {
-        if self.knows(&config.name) {
+    async fn ensure(&self, name: &str, with: impl FnOnce(Config) -> Config) -> Result<(), String> {
+        if self.knows(name) {
             return Ok(());
         }
-        let config = Config { num_replicas: self.replicas, allow_direct: true, ..config };
-        let name = config.name.clone();
+        let config = with(Config {
+            name: name.to_owned(),
+            num_replicas: self.replicas,
+            allow_direct: true,
+            // What was accepted is never dropped for another, unless the stream is one that says so.
+            discard: DiscardPolicy::New,
+            ..Config::default()
+        });
         let failed = |error: &dyn std::error::Error| format!("stream {name}: {}", causes(error));
-        match self.jetstream.get_stream(&name).await {
+        match self.jetstream.get_stream(name).await {
             Ok(found) => {
                 let present = &found.cached_info().config;
                 let wanted = Config {
@@ -246,7 +209,7 @@ impl Broker {
             }
             Err(error) => return Err(failed(&error)),
         }
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
         Ok(())
     }
 
@@ -255,21 +218,19 @@ impl Broker {
     /// # Errors
     /// It was not taken; in words. Where there was no answer it may be there all the same.
     pub async fn publish(&self, subject: String, payload: Bytes) -> Result<u64, NotStored> {
-        let full = full(&subject);
-        let published = self.jetstream.publish(subject, payload).await;
+        let subject = Subject::from(subject);
+        let published = self.jetstream.publish(subject.clone(), payload).await;
         let acknowledged = match published {
             Ok(acknowledgement) => acknowledgement.await,
             Err(error) => Err(error),
         };
         acknowledged.map(|acknowledged| acknowledged.sequence).map_err(|error| {
-            // Somebody may have removed the stream: it is looked for again.
-            self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
-            let reason = causes(&error);
-            // Its number (10077) is that of other failures, too.
-            match reason.contains("maximum bytes exceeded") {
-                true => NotStored { reason: full, full: true },
-                false => NotStored { reason, full: false },
+            let refused = NotStored::new(&subject, causes(&error));
+            if !refused.full {
+                // Somebody may have removed the stream: it is looked for again.
+                self.known.lock().unwrap_or_else(PoisonError::into_inner).clear();
             }
+            refused
         })
     }
 
@@ -354,41 +315,6 @@ impl Broker {
     }
 }
 
-/// A message that was not taken.
-#[derive(Debug)]
-pub struct NotStored {
-    /// Why, and what to do about it.
-    pub reason: String,
-    /// Whether there was no room for it.
-    pub full: bool,
-}
-
-impl From<NotStored> for String {
-    fn from(error: NotStored) -> Self {
-        error.reason
-    }
-}
-
-/// What is said where there is no room for a message of that subject.
-fn full(subject: &str) -> String {
-    let mut parts = subject.split('.');
-    match (parts.next(), parts.next()) {
-        (Some("calls"), Some(queue)) => format!(
-            "queue {queue} is full: its calls have to be made first, and max_bytes in [stack.queue] of bothy.toml gives it more"
-        ),
-        (Some("dead"), _) => {
-            "the dead letters are full: look at them with `bothyctl queue list`, and replay or purge some"
-                .to_owned()
-        }
-        (Some("bodies"), _) => {
-            format!(
-                "the store of bodies larger than {LARGEST_INLINE_BYTES} bytes is full: their calls have to be made first"
-            )
-        }
-        _ => "the ledger is full".to_owned(),
-    }
-}
-
 fn is_absent(error: &async_nats::jetstream::context::GetStreamError) -> bool {
     use async_nats::jetstream::ErrorCode;
     use async_nats::jetstream::context::GetStreamErrorKind;
@@ -420,34 +346,5 @@ fn told(event: &async_nats::Event, last: &Mutex<String>) {
             }
         }
         other => tracing::debug!("NATS: {other}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_full_is_named_with_what_to_do() {
-        for (subject, wanted) in [
-            ("calls.slow.dev.f", "queue slow is full: its calls"),
-            ("dead.slow.dev.f", "the dead letters are full: look"),
-            ("bodies.x", "the store of bodies larger than 131072 bytes is full"),
-        ] {
-            assert!(full(subject).starts_with(wanted), "{subject}");
-        }
-    }
-
-    #[test]
-    fn sizes_fit_the_disk() {
-        let small = Sizes::new(Some(256 << 20), None);
-        assert_eq!(
-            (small.queue, small.bodies, small.dead, small.ledger),
-            (32 << 20, 32 << 20, 16 << 20, 4 << 20)
-        );
-        let large = Sizes::new(Some(1 << 40), Some(5));
-        assert_eq!((large.queue, large.bodies, large.dead, large.ledger), (5, 4 << 30, 512 << 20, 64 << 20));
-        let cluster = Sizes::new(None, None);
-        assert_eq!((cluster.queue, cluster.bodies, cluster.dead, cluster.ledger), (-1, -1, -1, 64 << 20));
     }
 }
