@@ -3,6 +3,7 @@
 //! happens when what dies.
 
 pub mod base64;
+pub mod configuration;
 pub mod containerd;
 pub mod desired;
 pub mod duration;
@@ -26,5 +27,6 @@ pub mod runtime;
 pub mod scaler;
 pub mod space;
 pub mod timestamp;
+pub mod trust;
 pub mod upstream;
 pub mod worker;

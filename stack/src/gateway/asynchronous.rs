@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::header::HeaderMap;
 use hyper::{Request, Response, StatusCode, Uri};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -20,19 +20,20 @@ use super::callback::callback;
 use super::headers::{self, Stamp, from_http2};
 use super::proxy::not_found;
 use super::queues::Queues;
-use super::reply::{Body, Refusal, empty, proxy_error, refuse};
+use super::reply::{Body, Refusal, busy, empty, refuse};
 use crate::key::Key;
 use crate::queue::{
-    self, Bodies, Call, LARGEST_INLINE_BYTES, LARGEST_MESSAGE_BYTES, LONGEST_CALL_ID_BYTES, Line, Origin,
-    Overrides, Payload, Place, Route, Stage, stream,
+    self, Bodies, Call, LARGEST_INLINE_BYTES, LARGEST_MESSAGE_BYTES, LONGEST_CALL_ID_BYTES, Line, NotStored,
+    Origin, Overrides, Payload, Place, Route, Stage, stream,
 };
+use crate::random;
 
 /// How long a body may take to come.
 const BODY_PATIENCE: Duration = Duration::from_secs(60);
 /// How long one waits for memory for it.
 const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 /// When to come again after being refused for want of room or of NATS, seconds.
-const COME_AGAIN: HeaderValue = HeaderValue::from_static("5");
+const COME_AGAIN: u64 = 5;
 
 /// What a function's server may refuse: hyper takes 100 headers, and some are added on the way.
 const MOST_HEADERS: usize = 80;
@@ -96,11 +97,7 @@ impl Gateway {
         };
         let response = match answer.await {
             Ok(()) => empty(StatusCode::ACCEPTED),
-            Err(Refusal { status: StatusCode::SERVICE_UNAVAILABLE, text }) => {
-                let mut response = proxy_error(StatusCode::SERVICE_UNAVAILABLE, text);
-                response.headers_mut().insert(RETRY_AFTER, COME_AGAIN);
-                response
-            }
+            Err(Refusal { status: StatusCode::SERVICE_UNAVAILABLE, text }) => busy(text, COME_AGAIN),
             Err(refusal) => refusal.into(),
         };
         stamp.marked(response)
@@ -135,12 +132,19 @@ impl Gateway {
         let payload = Payload { call, body };
         let accepted = queues.accept(&route, &payload).await;
         // Where the call may be there all the same it needs its body.
-        if let (Err(Unaccepted { gone: true, .. }), Some(stored)) = (&accepted, &payload.call.stored) {
+        if let (Err(refused), Some(stored)) = (&accepted, &payload.call.stored)
+            && refused.is_gone()
+        {
             queues.remove_body(stored).await;
         }
-        accepted.map_err(|refused| match refused.too_large {
-            true => refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, refused.reason),
-            false => not_queued(refused.reason),
+        accepted.map_err(|refused| match refused {
+            Unaccepted::TooLarge => {
+                let message = format!(
+                    "the call's headers, path and body do not fit into {LARGEST_MESSAGE_BYTES} bytes"
+                );
+                refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, message)
+            }
+            refused => not_queued(refused.reason()),
         })
     }
 
@@ -183,12 +187,12 @@ impl Gateway {
                 break;
             }
         }
-        let name = queues.new_name();
+        let name = random::uuid();
         let rest = body.into_data_stream().map_err(std::io::Error::other);
         // A byte more than it may have: that tells.
         let mut whole =
             std::io::Cursor::new(read).chain(StreamReader::new(rest)).take(most.saturating_add(1));
-        let bodies = queues.bodies().await.map_err(not_queued)?;
+        let bodies = queues.broker.bodies().await.map_err(not_queued)?;
         let unkept = Unkept(Some((bodies.clone(), name.clone())));
         let put = timeout_at(deadline, bodies.put(&name, &mut whole)).await;
         let bytes = put.map_err(late)?.map_err(not_queued)?;
@@ -218,14 +222,38 @@ impl Drop for Unkept {
     }
 }
 
-/// A call that is not accepted.
-pub(super) struct Unaccepted {
-    pub reason: String,
-    /// Whether nothing of it is in the queue.
-    gone: bool,
-    too_large: bool,
-    /// Whether there was no room.
-    pub full: bool,
+/// Why a call is not accepted.
+pub(super) enum Unaccepted {
+    /// It does not fit into a message.
+    TooLarge,
+    /// JetStream did not take it.
+    NotStored(NotStored),
+    /// It could not be brought to the disk.
+    NotSynced {
+        /// Why not.
+        reason: String,
+        /// Whether it was taken out of its queue again.
+        gone: bool,
+    },
+}
+
+impl Unaccepted {
+    /// Whether nothing of it is in its queue. Where there was no answer it may be there.
+    fn is_gone(&self) -> bool {
+        match self {
+            Self::TooLarge => true,
+            Self::NotStored(refused) => refused.full,
+            Self::NotSynced { gone, .. } => *gone,
+        }
+    }
+
+    /// In words.
+    pub fn reason(self) -> String {
+        match self {
+            Self::TooLarge => "it is too large".to_owned(),
+            Self::NotStored(NotStored { reason, .. }) | Self::NotSynced { reason, .. } => reason,
+        }
+    }
 }
 
 impl Queues {
@@ -233,21 +261,16 @@ impl Queues {
     pub(super) async fn accept(&self, route: &Route, payload: &Payload) -> Result<(), Unaccepted> {
         let message = payload.encode();
         if message.len() > LARGEST_MESSAGE_BYTES {
-            let reason =
-                format!("the call's headers, path and body do not fit into {LARGEST_MESSAGE_BYTES} bytes");
-            return Err(Unaccepted { reason, gone: true, too_large: true, full: false });
+            return Err(Unaccepted::TooLarge);
         }
-        let failed = |reason, gone| Unaccepted { reason, gone, too_large: false, full: false };
-        // Without an answer it may be there.
         let published = self.broker.publish(route.subject(), message).await;
-        let sequence =
-            published.map_err(|error| Unaccepted { full: error.full, ..failed(error.reason, error.full) })?;
+        let sequence = published.map_err(Unaccepted::NotStored)?;
         let place = Place { queue: route.queue.clone(), sequence };
         let id = (payload.call.id.as_str(), payload.call.nonce);
         let line = Line::new(id, &place, &route.key.to_string(), Stage::Queued);
         if let Err(reason) = self.book.write(line).await {
-            let gone = self.broker.remove(&stream(&route.queue), sequence).await;
-            return Err(failed(reason, gone.is_ok()));
+            let gone = self.broker.remove(&stream(&route.queue), sequence).await.is_ok();
+            return Err(Unaccepted::NotSynced { reason, gone });
         }
         self.wake(route).await;
         Ok(())
@@ -278,6 +301,8 @@ fn fits(headers: &HeaderMap, uri: &Uri) -> Result<(), Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::HeaderValue;
+
     use super::*;
 
     #[test]

@@ -9,6 +9,7 @@ use provisioning::QueueName;
 use serde::Serialize;
 
 use super::Gateway;
+use super::asynchronous::Unaccepted;
 use super::calls::away;
 use super::query::Query;
 use super::queues::Queues;
@@ -16,7 +17,7 @@ use super::reply::{Refusal, empty, json, refuse};
 use super::system::{Answer, bad_request};
 use crate::base64;
 use crate::key::Key;
-use crate::queue::{DEAD_LETTERS, Letter, Payload, Route};
+use crate::queue::{DEAD_LETTERS, Letter, NotStored, Payload, Route};
 use crate::timestamp;
 
 /// Letters in one list, unless it is asked for fewer; and at most.
@@ -158,9 +159,11 @@ impl Gateway {
         }
         self.queues.prepare(&found.route.queue).await.map_err(away)?;
         let accepted = self.queues.accept(&found.route, &found.payload).await;
-        accepted.map_err(|refused| match refused.full {
-            true => refuse(StatusCode::INSUFFICIENT_STORAGE, refused.reason),
-            false => away(refused.reason),
+        accepted.map_err(|refused| match refused {
+            Unaccepted::NotStored(NotStored { reason, full: true }) => {
+                refuse(StatusCode::INSUFFICIENT_STORAGE, reason)
+            }
+            refused => away(refused.reason()),
         })?;
         // Where this fails it is there twice, and can be made twice: better than not at all.
         self.queues.broker.remove(DEAD_LETTERS, number).await.map_err(away)?;

@@ -12,6 +12,7 @@ mod clock;
 mod connection;
 mod dead_letters;
 mod headers;
+mod listen;
 mod logs;
 mod machine;
 mod metrics;
@@ -32,11 +33,10 @@ mod ui;
 mod wire;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,10 +49,11 @@ use tokio_util::sync::CancellationToken;
 pub use headers::CALL_ID;
 pub use metrics::process::write as process_metrics;
 pub use metrics::{Listen, serve as serve_metrics, text};
-pub use options::Options;
+pub use options::{Options, parse_duration};
 pub use reply::INTERNAL;
 pub use target::target;
 
+use crate::configuration;
 use crate::containerd::{Containerd, Layout, Runtime};
 use crate::desired::{self, Document, Namespaces, Scale, Store, Unreadable};
 use crate::error::{Error, Result};
@@ -105,7 +106,7 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
     };
     options.listen = listener.local_addr().map_err(listen)?;
     let store = Store::new(&options.state);
-    let config = options.config.as_deref().and_then(configuration).unwrap_or_default();
+    let config = configuration::read(options.config.as_deref());
     let documents = documents(&store, &config.functions)?;
     let timeout = options.upstream_timeout.unwrap_or(config.gateway.timeout.duration());
     let secure = tls::settings(&options, config.gateway.tls.clone());
@@ -159,11 +160,12 @@ pub async fn run(mut options: Options, handed: Vec<(String, OwnedFd)>) -> Result
         .filter(|tls| tls.only)
         .map(|tls| Neighbours { functions, tls_port: tls.listen.port() });
     tokio::spawn(server.clone().open(Door { listener, tls: None, only, places: CONNECTIONS }));
-    // A door of its own: whoever keeps the other ones busy does not keep calls in their queues.
-    let inside = options.worker_listen;
-    let workers = TcpListener::bind(inside).await;
-    let listener = workers.map_err(|source| Error::Listen { address: inside.to_string(), source })?;
-    tokio::spawn(server.clone().open(Door { listener, tls: None, only: None, places: WORKER_CONNECTIONS }));
+    // A door of its own: whoever keeps the other ones busy does not keep calls in their queues. Functions do not wait for it.
+    let (inside, of) = (options.worker_listen, server.clone());
+    tokio::spawn(async move {
+        let listener = listen::listen(inside, "no asynchronous calls are made").await;
+        of.open(Door { listener, tls: None, only: None, places: WORKER_CONNECTIONS }).await;
+    });
     match secure {
         Some(secure) => open_tls(&server, secure, handed.remove(tls::SOCKET), known)?,
         None => tls::forget(),
@@ -213,16 +215,6 @@ fn taken(socket: OwnedFd) -> io::Result<TcpListener> {
     let listener = std::net::TcpListener::from(socket);
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)
-}
-
-/// The configuration. The supervisor has chosen the file and told about it; without one, what is on disk is what should
-/// be.
-fn configuration(path: &Path) -> Option<Config> {
-    let read = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()));
-    let parsed = read.and_then(|text| {
-        provisioning::parse(&text, &path.display().to_string()).map_err(|problems| problems.to_string())
-    });
-    parsed.inspect_err(|error| tracing::error!("nothing of the configuration is applied: {error}")).ok()
 }
 
 /// The documents on disk, after what the configuration changes of them.

@@ -158,7 +158,8 @@ impl Options {
     }
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+/// A duration of the command line; the error is what its user reads.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     duration::parse(text).ok_or_else(|| "expected seconds or a duration such as 1m30s".to_owned())
 }
 

@@ -10,8 +10,7 @@ use tokio::sync::Mutex as Turn;
 
 use super::asynchronous::Room;
 use crate::error::Result;
-use crate::queue::{Bodies, Book, Broker, Index, Place, RUNNING, Route, WAKE, Which, Wish, keep_swept};
-use crate::random;
+use crate::queue::{Book, Broker, Index, Place, RUNNING, Route, WAKE, Which, Wish, keep_swept};
 
 /// A function's workers are told of calls at most so often: they look for more by themselves meanwhile.
 const WAKE_PAUSE: Duration = Duration::from_millis(500);
@@ -68,19 +67,9 @@ impl Queues {
         self.broker.queue(queue).await
     }
 
-    /// The store of large bodies.
-    pub async fn bodies(&self) -> Result<Bodies, String> {
-        self.broker.bodies().await
-    }
-
-    /// A name for a body.
-    pub fn new_name(&self) -> String {
-        random::uuid()
-    }
-
     /// Removes a body that nobody needs any more.
     pub async fn remove_body(&self, name: &str) {
-        if let Ok(bodies) = self.bodies().await {
+        if let Ok(bodies) = self.broker.bodies().await {
             bodies.remove(name).await;
         }
     }

@@ -1,15 +1,13 @@
 //! A call as it lies in a queue: a head in JSON, and the body as it came.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use serde::{Deserialize, Serialize};
 
+use super::frame;
 use super::policy::Overrides;
 use crate::random;
-
-/// Bytes that tell how long the head is.
-const LENGTH: usize = 4;
 
 /// Headers that a call may have: a map of them has a size, and panics beyond it.
 const MOST_HEADERS: usize = 1000;
@@ -105,13 +103,7 @@ pub struct Payload {
 impl Payload {
     /// As a message.
     pub fn encode(&self) -> Bytes {
-        // Strings, numbers and maps with text keys always serialise.
-        let head = serde_json::to_vec(&self.call).unwrap_or_default();
-        let mut bytes = BytesMut::with_capacity(LENGTH + head.len() + self.body.len());
-        bytes.put_u32(u32::try_from(head.len()).unwrap_or(u32::MAX));
-        bytes.extend_from_slice(&head);
-        bytes.extend_from_slice(&self.body);
-        bytes.freeze()
+        frame::encode(&self.call, &self.body)
     }
 
     /// Reads a message.
@@ -119,11 +111,7 @@ impl Payload {
     /// # Errors
     /// What it is not, in one line.
     pub fn decode(message: &Bytes) -> Result<Self, String> {
-        let length = message.first_chunk::<LENGTH>().ok_or("it is shorter than four bytes")?;
-        let end = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX).saturating_add(LENGTH);
-        let head = message.get(LENGTH..end).ok_or("its head is cut off")?;
-        let call = serde_json::from_slice(head).map_err(|error| format!("its head: {error}"))?;
-        Ok(Self { call, body: message.slice(end..) })
+        frame::decode(message).map(|(call, body)| Self { call, body })
     }
 }
 

@@ -1,10 +1,9 @@
 //! Calls that were given up: the message as it lay in its queue, with the reason before it.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// Bytes that tell how long the letter is.
-const LENGTH: usize = 4;
+use super::frame;
 
 /// Why a call was given up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,21 +24,12 @@ pub struct Letter {
 impl Letter {
     /// As a message, with the call's own behind it.
     pub fn encode(&self, message: &[u8]) -> Bytes {
-        // Strings and numbers always serialise.
-        let head = serde_json::to_vec(self).unwrap_or_default();
-        let mut bytes = BytesMut::with_capacity(LENGTH + head.len() + message.len());
-        bytes.put_u32(u32::try_from(head.len()).unwrap_or(u32::MAX));
-        bytes.extend_from_slice(&head);
-        bytes.extend_from_slice(message);
-        bytes.freeze()
+        frame::encode(self, message)
     }
 
     /// Reads a message, and gives the call's own.
     pub fn decode(message: &Bytes) -> Option<(Self, Bytes)> {
-        let length = usize::try_from(u32::from_be_bytes(*message.first_chunk::<LENGTH>()?)).ok()?;
-        let end = length.checked_add(LENGTH)?;
-        let letter = serde_json::from_slice(message.get(LENGTH..end)?).ok()?;
-        Some((letter, message.slice(end..)))
+        frame::decode(message).ok()
     }
 }
 

@@ -204,10 +204,7 @@ impl Index {
         };
         let consumer = stream.create_consumer(config).await?;
         let mut delivered = 0;
-        self.caught_up.send_replace(false);
-        if read >= last {
-            self.caught_up.send_replace(true);
-        }
+        self.caught_up.send_replace(read >= last);
         loop {
             let mut batch = consumer.batch().max_messages(BATCH).expires(LOOK).messages().await?;
             let mut came = 0;

@@ -16,6 +16,7 @@ mod broker;
 mod call;
 mod dead;
 mod disk;
+mod frame;
 mod index;
 mod ledger;
 mod not_stored;

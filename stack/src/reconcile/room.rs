@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::group;
+use super::{group, usage};
 
 /// Where the kernel tells how much there is.
 const MEMINFO: &str = "/proc/meminfo";
@@ -19,11 +19,8 @@ pub fn left(root: &str) -> Option<u64> {
 }
 
 fn below_limit(folder: &Path) -> Option<u64> {
-    let text = |file| fs::read_to_string(folder.join(file)).ok();
-    let limit = text("memory.max")?.trim().parse::<u64>().ok()?;
-    let all = text("memory.current")?.trim().parse::<u64>().ok()?;
-    let inactive = group::figure(&text("memory.stat").unwrap_or_default(), "inactive_file").unwrap_or(0);
-    Some(limit.saturating_sub(all.saturating_sub(inactive)))
+    let limit = fs::read_to_string(folder.join("memory.max")).ok()?.trim().parse::<u64>().ok()?;
+    Some(limit.saturating_sub(usage::working_set(folder)?))
 }
 
 fn available(meminfo: &str) -> Option<u64> {

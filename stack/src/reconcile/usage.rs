@@ -71,9 +71,15 @@ pub fn of(root: &str, wanted: impl Fn(&Key) -> bool) -> Vec<Usage> {
 fn read(key: Key, replica: u32, folder: &Path) -> Usage {
     let text = |file| fs::read_to_string(folder.join(file)).unwrap_or_default();
     let cpu = group::figure(&text("cpu.stat"), "usage_usec").map(|micros| micros as f64 / 1e6);
-    let memory = text("memory.current").trim().parse::<u64>().ok();
+    Usage { key, replica, cpu_seconds: cpu, memory_bytes: working_set(folder) }
+}
+
+/// Memory of a group without the files that were not used for a while, bytes; nothing where the kernel does not tell.
+pub fn working_set(folder: &Path) -> Option<u64> {
+    let text = |file| fs::read_to_string(folder.join(file)).unwrap_or_default();
+    let all = text("memory.current").trim().parse::<u64>().ok()?;
     let inactive = group::figure(&text("memory.stat"), "inactive_file").unwrap_or(0);
-    Usage { key, replica, cpu_seconds: cpu, memory_bytes: memory.map(|all| all.saturating_sub(inactive)) }
+    Some(all.saturating_sub(inactive))
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! HTTP towards one registry: connections, certificates, patience, and errors in words.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,11 +13,12 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls::{CertificateError, RootCertStore};
 
 use super::said::said;
 use crate::error::{Error, Result, Trouble};
 use crate::timestamp;
+use crate::trust;
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -45,16 +45,11 @@ pub struct Client {
 impl Client {
     /// Prepares connections. With `insecure` they may be plain HTTP; without, none ever is.
     pub fn new(registry: &str, ca: Option<&Path>, insecure: bool, patience: Duration) -> Result<Self> {
-        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        let mut roots = trust::public();
         if let Some(path) = ca {
             add(&mut roots, path)?;
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Error::Invalid { what: "TLS".into(), reason: error.to_string() })?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = trust::settings(roots)?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);

@@ -8,7 +8,7 @@ use hyper::body::Frame;
 use hyper::header::{HOST, HeaderValue, RETRY_AFTER};
 use hyper::{Request, Response};
 
-use super::callback::Delivery;
+use super::callback::{Delivery, read_out};
 use super::lane::{Fetched, Inner};
 use super::outcome::Met;
 use crate::gateway::{INTERNAL, target};
@@ -28,6 +28,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// How long a call that was met before may wait for what is known of it.
 const LEDGER: Duration = Duration::from_secs(10);
+
+/// How long an answer is read that nobody wants.
+const SHORT: Duration = Duration::from_millis(500);
 
 /// A call whose next attempt is due in less than so many milliseconds is made now.
 const SOON: u64 = 250;
@@ -50,7 +53,11 @@ pub async fn attempt(lane: &Inner, fetched: Fetched) {
         let known = tokio::time::timeout(LEDGER, async {
             worker.index.caught_up().await;
             let known = worker.index.by_place(&worker.broker, fetched.ticket.place(), call.nonce).await?;
-            let begins = if known.is_none() { worker.index.begins(&worker.broker).await? } else { None };
+            // Only of what was met before a line can be missing.
+            let begins = match known.is_none() && fetched.delivered > 1 {
+                true => worker.index.begins(&worker.broker).await?,
+                false => None,
+            };
             Ok::<_, String>((known, begins))
         });
         match known.await {
@@ -129,7 +136,7 @@ fn pause(delivered: u64) -> Duration {
 
 /// A body from the store; nothing where it is gone.
 async fn stored(lane: &Inner, name: &str, bytes: u64) -> Result<Option<Outgoing>, String> {
-    let bodies = lane.worker.bodies().await?;
+    let bodies = lane.worker.broker.bodies().await?;
     if !bodies.has(name).await? {
         return Ok(None);
     }
@@ -169,7 +176,8 @@ impl Met<'_> {
             self.lane.share.speed_up();
         }
         if let Verdict::Again(pause) = verdict {
-            drop(body);
+            // A short one is read, so that the connection can be used again; the function of a long one sees a caller that left.
+            let _ = tokio::time::timeout(SHORT, read_out(body)).await;
             return self.again(pause).await;
         }
         let delivery = Delivery { parts, body, began, retries: self.attempts - 1, most: policy.attempts() };
@@ -177,7 +185,7 @@ impl Met<'_> {
         self.lane.pace.note(began.elapsed());
         match (verdict, delivered) {
             // The answer broke off: its function ended while it gave it.
-            (_, Err(broken)) if self.attempts <= policy.attempts() => {
+            (_, Err(broken)) => {
                 tracing::debug!("a call of {}: {broken}", self.lane.route.key);
                 let answer = Answer { status: 502, internal: true, retry_after: None };
                 match policy.judge(&answer, self.attempts, random::number()) {
@@ -185,7 +193,6 @@ impl Met<'_> {
                     _ => self.give_up(&broken).await,
                 }
             }
-            (_, Err(broken)) => self.give_up(&broken).await,
             (Verdict::GiveUp, Ok(_)) => {
                 let reason = self.reason();
                 self.give_up(&reason).await;

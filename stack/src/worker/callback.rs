@@ -17,7 +17,6 @@ use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use provisioning::{Egress, Namespace};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
@@ -27,9 +26,10 @@ use super::Worker;
 use super::destination::{Destination, find};
 use super::options::Options;
 use super::outcome::Met;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gateway::{CALL_ID, target};
 use crate::network::Subnet;
+use crate::trust;
 use crate::upstream::{BodyError, Outgoing, Received};
 
 const AGENT: &str = concat!("bothy-queue-worker/", env!("CARGO_PKG_VERSION"));
@@ -77,13 +77,7 @@ impl Callbacks {
     /// # Errors
     /// TLS cannot be had.
     pub fn new(options: &Options, egress: Egress) -> Result<Self> {
-        let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Error::Invalid { what: "TLS".into(), reason: error.to_string() })?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = trust::settings(trust::public())?;
         Ok(Self { tls: TlsConnector::from(Arc::new(config)), functions: options.subnet, egress })
     }
 
@@ -103,9 +97,7 @@ impl Callbacks {
         let end = tokio::time::Instant::from_std(began) + worker.patience;
         let late = |_| "the answer came to no end".to_owned();
         let Some(url) = &met.call.callback else {
-            while let Some(frame) = timeout_at(end, body.frame()).await.map_err(late)? {
-                frame.map_err(broke)?;
-            }
+            timeout_at(end, read_out(body)).await.map_err(late)?.map_err(broke)?;
             return Ok(None);
         };
         let mut held = BytesMut::new();
@@ -189,9 +181,9 @@ impl Callbacks {
                     let request = Request::from_parts(head, body);
                     let sent = worker.upstream.send(worker.options.gateway, request, false).await;
                     let response = sent.map_err(|error| error.to_string())?;
-                    let (status, mut body) = (response.status(), response.into_body());
-                    // To its end, so that the connection can be used again; what it says is nobody's business.
-                    while let Some(Ok(_)) = body.frame().await {}
+                    let (status, body) = (response.status(), response.into_body());
+                    // So that the connection can be used again; what it says is nobody's business.
+                    let _ = read_out(body).await;
                     Ok(status)
                 }
                 Destination::Elsewhere(addresses) => {
@@ -247,6 +239,17 @@ impl Callbacks {
         };
         post(stream, request).await
     }
+}
+
+/// Reads a body to its end.
+///
+/// # Errors
+/// It broke off.
+pub async fn read_out(mut body: Received) -> Result<(), hyper::Error> {
+    while let Some(frame) = body.frame().await {
+        frame?;
+    }
+    Ok(())
 }
 
 /// One request on a connection of its own.

@@ -96,8 +96,8 @@ impl Lane {
 
     /// Whether its queue is there.
     async fn exists(&self) -> bool {
-        let name = stream(&self.0.route.queue);
-        !matches!(self.0.worker.broker.queues().await, Ok(queues) if !queues.iter().any(|queue| stream(queue) == name))
+        let queues = self.0.worker.broker.queues().await;
+        queues.map_or(true, |queues| queues.contains(&self.0.route.queue))
     }
 
     /// The consumer that all workers share, as it should be.

@@ -1,7 +1,6 @@
 //! Which functions have calls, and a lane for each of them while it has.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ pub struct Lanes {
 #[derive(Default)]
 struct State {
     /// Whether there is something new for a lane that is about to end.
-    lanes: HashMap<Route, Arc<AtomicBool>>,
+    lanes: HashMap<Route, bool>,
     places: HashMap<QueueName, Arc<Places>>,
 }
 
@@ -102,11 +101,11 @@ impl Lanes {
             return;
         }
         let mut state = self.state();
-        if let Some(more) = state.lanes.get(&route) {
-            more.store(true, Ordering::Relaxed);
+        if let Some(more) = state.lanes.get_mut(&route) {
+            *more = true;
             return;
         }
-        state.lanes.insert(route.clone(), Arc::default());
+        state.lanes.insert(route.clone(), false);
         let stack = &self.worker.settings;
         let named = stack.queues.get(&route.queue).and_then(|queue| queue.max_inflight);
         let total = named.unwrap_or(stack.queue.max_inflight);
@@ -126,7 +125,7 @@ impl Lanes {
     /// Ends a lane, unless there is something new for it.
     fn close(&self, route: &Route) -> bool {
         let mut state = self.state();
-        let more = state.lanes.get(route).is_some_and(|more| more.swap(false, Ordering::Relaxed));
+        let more = state.lanes.get_mut(route).is_some_and(std::mem::take);
         let ends = !more || self.worker.ending.is_cancelled();
         if ends {
             state.lanes.remove(route);

@@ -18,11 +18,9 @@ mod places;
 mod roll;
 mod statistics;
 
-use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use provisioning::Config;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -30,9 +28,10 @@ use tokio_util::task::TaskTracker;
 
 pub use options::Options;
 
+use crate::configuration;
 use crate::error::{Error, Result};
 use crate::notify::notify;
-use crate::queue::{Bodies, Book, Broker, Index, Which};
+use crate::queue::{Book, Broker, Index, Which};
 use crate::upstream::Upstream;
 use callback::Callbacks;
 use lanes::Lanes;
@@ -66,16 +65,9 @@ pub struct Worker {
     tasks: TaskTracker,
 }
 
-impl Worker {
-    /// The store of large bodies.
-    async fn bodies(&self) -> Result<Bodies, String> {
-        self.broker.bodies().await
-    }
-}
-
 /// Works until SIGTERM or SIGINT.
 pub async fn run(options: Options) -> Result<()> {
-    let config = options.config.as_deref().map(configuration).unwrap_or_default();
+    let config = configuration::read(options.config.as_deref());
     let settings = config.stack;
     let (store, own) = (options.nats_store.clone(), options.nats.clone());
     let max_bytes = settings.queue.max_bytes;
@@ -127,16 +119,4 @@ pub async fn run(options: Options) -> Result<()> {
     };
     let _ = tokio::time::timeout(Duration::from_secs(1), giving_back).await;
     Ok(())
-}
-
-/// The configuration; without one that can be read, the defaults.
-fn configuration(path: &std::path::Path) -> Config {
-    let read = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()));
-    let parsed = read.and_then(|text| {
-        provisioning::parse(&text, &path.display().to_string()).map_err(|problems| problems.to_string())
-    });
-    parsed.unwrap_or_else(|error| {
-        tracing::error!("nothing of the configuration is applied: {error}");
-        Config::default()
-    })
 }

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::duration;
-use crate::gateway::Listen;
+use crate::gateway::{Listen, parse_duration};
 use crate::network::Subnet;
 
 /// Make the asynchronous calls that wait in the queues.
@@ -34,8 +33,4 @@ pub struct Options {
     /// Longest call of a function [default: the configuration's, or 60s]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub upstream_timeout: Option<Duration>,
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    duration::parse(text).ok_or_else(|| "expected seconds or a duration such as 1m30s".to_owned())
 }

@@ -106,7 +106,7 @@ impl<'a> Met<'a> {
         let worker = &self.lane.worker;
         self.ticket.tell(&worker.broker, AckKind::Ack).await;
         if let Some(stored) = &self.call.stored
-            && let Ok(bodies) = worker.bodies().await
+            && let Ok(bodies) = worker.broker.bodies().await
         {
             // In this order to the disk, too, or nearly: a body without a call is swept away, a call without its body is lost.
             let _ = worker.broker.client.flush().await;

@@ -64,21 +64,7 @@ pub async fn run(lab: &mut Lab, calls: usize) -> Outcome {
     while left.load(Ordering::Relaxed) > 0 || kills < 6 {
         let number = random.hash_one(kills);
         tokio::time::sleep(Duration::from_millis(200 + number / 7 % 700)).await;
-        match number % 3 {
-            0 => {
-                lab.kill_worker();
-                lab.start_worker();
-            }
-            1 => {
-                lab.kill_nats();
-                lab.start_nats();
-            }
-            _ => {
-                lab.kill_gateway();
-                lab.start_gateway();
-                lab.until_listening().await;
-            }
-        }
+        lab.kill_one(usize::try_from(number % 3).unwrap()).await;
         kills += 1;
     }
     let mut accepted = BTreeSet::new();

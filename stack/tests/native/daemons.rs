@@ -11,12 +11,16 @@ use crate::PATIENCE;
 use crate::lab::Lab;
 
 impl Lab {
-    /// Starts the appliance's own NATS server, as the appliance does.
+    /// Starts the appliance's own NATS server, with the appliance's configuration but for the folder.
     pub fn start_nats(&mut self) {
         let store = self.folder.join("nats");
         std::fs::create_dir_all(&store).unwrap();
         let mut command = self.command(&self.programs.join("nats-server"), "nats.log");
-        command.args(["-a", "127.0.0.1", "-p", "4222", "-js", "-sd"]).arg(store);
+        let text = include_str!("../../../overlay/etc/nats-server.conf");
+        let text = text.replace("/var/lib/nats", store.to_str().unwrap());
+        let configuration = self.folder.join("nats-server.conf");
+        std::fs::write(&configuration, text).unwrap();
+        command.arg("-c").arg(configuration);
         self.nats = Some(command.spawn().unwrap());
     }
 
@@ -33,6 +37,25 @@ impl Lab {
 
     pub fn kill_worker(&mut self) {
         kill(self.worker.take());
+    }
+
+    /// Kills the worker, the NATS server or the gateway, and starts it again.
+    pub async fn kill_one(&mut self, number: usize) {
+        match number {
+            0 => {
+                self.kill_worker();
+                self.start_worker();
+            }
+            1 => {
+                self.kill_nats();
+                self.start_nats();
+            }
+            _ => {
+                self.kill_gateway();
+                self.start_gateway();
+                self.until_listening().await;
+            }
+        }
     }
 
     /// Waits until the gateway can ask the queues.

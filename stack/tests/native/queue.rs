@@ -1,24 +1,23 @@
 //! Asynchronous calls, with a real NATS server and a real worker.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::ear::{Ear, counts};
+use super::ear::Ear;
 use super::stand_in::bare_image;
 use super::{PATIENCE, ready};
 use crate::lab::{BASIC, Lab};
 use crate::namespaces::inside;
 
 /// Retries that a test can wait for.
-const QUICK: &str = "version = 1\n[stack.queue]\ninitial_retry_wait = \"1s\"\nmax_retry_wait = \"2s\"\n\
+pub const QUICK: &str = "version = 1\n[stack.queue]\ninitial_retry_wait = \"1s\"\nmax_retry_wait = \"2s\"\n\
                      max_retry_attempts = 2\nack_wait = \"5s\"\n";
 
 /// Everything that there is, with that configuration.
-async fn start(lab: &mut Lab, configuration: &str) {
+pub async fn start(lab: &mut Lab, configuration: &str) {
     std::fs::write(lab.folder.join("bothy.toml"), configuration).unwrap();
     bare_image(lab);
     lab.start_nats();
@@ -30,7 +29,7 @@ async fn start(lab: &mut Lab, configuration: &str) {
 }
 
 /// Makes an asynchronous call, and gives its identifier.
-async fn call(lab: &Lab, path: &str, body: &str, headers: &[(&str, &str)]) -> String {
+pub async fn call(lab: &Lab, path: &str, body: &str, headers: &[(&str, &str)]) -> String {
     let answer = lab.ask_with(Method::POST, &format!("/async-function/{path}"), body, headers).await.unwrap();
     assert_eq!(answer.status, 202, "{}", answer.text);
     assert_eq!(answer.text, "");
@@ -45,7 +44,7 @@ async fn status(lab: &Lab, id: &str) -> Value {
 }
 
 /// Waits until a call is so.
-async fn until(lab: &Lab, id: &str, state: &str) -> Value {
+pub async fn until(lab: &Lab, id: &str, state: &str) -> Value {
     let end = Instant::now() + PATIENCE * 2;
     loop {
         let shown = status(lab, id).await;
@@ -300,128 +299,6 @@ fn a_named_queue_has_its_own_places() {
 }
 
 #[test]
-fn a_killed_worker_gateway_or_server_loses_nothing() {
-    inside("queue::a_killed_worker_gateway_or_server_loses_nothing", async |mut lab| {
-        start(&mut lab, QUICK).await;
-        let ear = Ear::deploy(&lab, "ear", &json!({})).await;
-        let mut ids = BTreeSet::new();
-        for round in 0..3 {
-            for _ in 0..60 {
-                ids.insert(call(&lab, "ear/slow/200", "", &[]).await);
-            }
-            ear.until("/slow", 60 * round + 20).await;
-            match round {
-                0 => {
-                    lab.kill_worker();
-                    lab.start_worker();
-                }
-                1 => {
-                    lab.kill_nats();
-                    lab.start_nats();
-                }
-                _ => {
-                    lab.kill_gateway();
-                    lab.start_gateway();
-                    ready(&lab).await;
-                }
-            }
-            lab.until_queues_answer().await;
-        }
-        for id in &ids {
-            assert_eq!(until(&lab, id, "done").await["status"], 200);
-        }
-        let counts = counts(&ear.heard("/slow"));
-        assert!(ids.iter().all(|id| counts.contains_key(id)));
-        println!(
-            "{} calls, {} were made more than once",
-            ids.len(),
-            counts.values().filter(|n| **n > 1).count()
-        );
-    });
-}
-
-/// What the disk has of a queue's messages, as a power cut can leave it beside all else that is newer.
-fn messages(lab: &Lab) -> BTreeMap<PathBuf, Vec<u8>> {
-    let folder = lab.folder.join("nats/jetstream/$G/streams/OF_faas-request/msgs");
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    entries.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
-}
-
-async fn cut_the_power(lab: &mut Lab, messages: &BTreeMap<PathBuf, Vec<u8>>) {
-    // The time after which NATS writes how far a consumer is.
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    lab.kill_worker();
-    lab.kill_nats();
-    for path in self::messages(lab).keys() {
-        std::fs::remove_file(path).unwrap();
-    }
-    for (path, bytes) in messages {
-        std::fs::write(path, bytes).unwrap();
-    }
-    lab.start_nats();
-    lab.start_worker();
-    lab.until_queues_answer().await;
-}
-
-#[test]
-fn a_call_that_a_power_cut_brought_back_is_not_made_again_and_goes() {
-    inside("queue::a_call_that_a_power_cut_brought_back_is_not_made_again_and_goes", async |mut lab| {
-        start(&mut lab, QUICK).await;
-        let ear = Ear::deploy(&lab, "ear", &json!({})).await;
-        let id = call(&lab, "ear/slow/1000", "", &[]).await;
-        ear.until("/slow", 1).await;
-        let before = messages(&lab);
-        until(&lab, &id, "done").await;
-        let end = Instant::now() + PATIENCE;
-        while lab.messages("OF_faas-request").await > 0 {
-            assert!(Instant::now() < end, "it stays after its end");
-        }
-        cut_the_power(&mut lab, &before).await;
-        assert_eq!(lab.messages("OF_faas-request").await, 1);
-        let end = Instant::now() + PATIENCE * 2;
-        while lab.messages("OF_faas-request").await > 0 {
-            assert!(Instant::now() < end, "it stays for ever");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        until(&lab, &id, "done").await;
-        assert_eq!(ear.heard("/slow").len(), 1);
-    });
-}
-
-#[test]
-fn a_call_that_gets_the_number_of_a_lost_one_is_made() {
-    inside("queue::a_call_that_gets_the_number_of_a_lost_one_is_made", async |mut lab| {
-        start(&mut lab, QUICK).await;
-        let ear = Ear::deploy(&lab, "ear", &json!({})).await;
-        let first = call(&lab, "ear/first", "", &[]).await;
-        until(&lab, &first, "done").await;
-        let before = messages(&lab);
-        for _ in 0..3 {
-            let lost = call(&lab, "ear/lost", "", &[]).await;
-            until(&lab, &lost, "done").await;
-        }
-        cut_the_power(&mut lab, &before).await;
-        let mut ids = Vec::new();
-        for _ in 0..3 {
-            ids.push(call(&lab, "ear/new", "", &[]).await);
-        }
-        for id in &ids {
-            until(&lab, id, "done").await;
-        }
-        assert_eq!(counts(&ear.heard("/new")).len(), 3);
-    });
-}
-
-#[test]
-fn nothing_is_lost_while_things_are_killed_at_random() {
-    inside("queue::nothing_is_lost_while_things_are_killed_at_random", async |mut lab| {
-        start(&mut lab, QUICK).await;
-        let outcome = crate::chaos::run(&mut lab, 300).await;
-        assert_eq!((outcome.accepted, outcome.lost), (300, 0), "{outcome:?}");
-    });
-}
-
-#[test]
 fn without_nats_calls_are_refused_and_functions_answer() {
     inside("queue::without_nats_calls_are_refused_and_functions_answer", async |mut lab| {
         bare_image(&lab);
@@ -439,17 +316,4 @@ fn without_nats_calls_are_refused_and_functions_answer() {
         let id = call(&lab, "ear", "", &[]).await;
         until(&lab, &id, "done").await;
     });
-}
-
-mod long {
-    use super::*;
-
-    #[test]
-    fn nothing_is_lost_while_gateway_worker_and_server_are_killed() {
-        inside("queue::long::nothing_is_lost_while_gateway_worker_and_server_are_killed", async |mut lab| {
-            start(&mut lab, QUICK).await;
-            let outcome = crate::chaos::run(&mut lab, 5_000).await;
-            assert_eq!((outcome.accepted, outcome.lost), (5_000, 0), "{outcome:?}");
-        });
-    }
 }

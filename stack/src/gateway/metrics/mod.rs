@@ -17,13 +17,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 pub use requests::{Request, Requests};
 
 use super::Gateway;
 use super::clock::{Clock, Ring};
+use super::listen::listen;
 use super::reply::{self, Body, empty};
 use text::Text;
 
@@ -32,9 +33,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Most connections at a time; who comes later waits in the kernel's queue.
 const CONNECTIONS: usize = 32;
-
-/// Pause between two tries to listen on a port that is somebody else's.
-const PAUSE: Duration = Duration::from_secs(10);
 
 /// Prometheus's text format.
 const FORMAT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -56,18 +54,7 @@ pub type Exposition = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// Serves for ever. A port that is taken is told once and tried again: the functions matter more.
 pub async fn serve(address: SocketAddr, exposition: Exposition) {
-    let mut told = false;
-    let listener = loop {
-        match TcpListener::bind(address).await {
-            Ok(listener) => break listener,
-            Err(error) if told => tracing::debug!("metrics: listen on {address}: {error}"),
-            Err(error) => {
-                tracing::error!("no metrics: listen on {address}: {error}; it is tried again and again");
-                told = true;
-            }
-        }
-        tokio::time::sleep(PAUSE).await;
-    };
+    let listener = listen(address, "no metrics").await;
     tracing::info!("metrics at {address}");
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {

@@ -3,17 +3,14 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+use super::super::listen::listen;
 use crate::notify::{notify, notify_with};
 
 /// The socket's name among those that are handed over.
 pub const SOCKET: &str = "https";
-
-/// Pause between two tries to bind: the address may come with the network, the port may be another program's.
-const AGAIN: Duration = Duration::from_secs(5);
 
 /// Where TLS is listened for.
 pub struct Port {
@@ -40,23 +37,9 @@ impl Port {
         if let Some(listener) = self.handed {
             return listener;
         }
-        let mut told = None;
-        loop {
-            match TcpListener::bind(self.address).await {
-                Ok(listener) => {
-                    notify_with(&format!("FDSTORE=1\nFDNAME={SOCKET}"), listener.as_fd());
-                    return listener;
-                }
-                Err(error) => {
-                    let text = error.to_string();
-                    if told.as_ref() != Some(&text) {
-                        tracing::error!("listen on {} for TLS: {text}; it is tried again", self.address);
-                        told = Some(text);
-                    }
-                    tokio::time::sleep(AGAIN).await;
-                }
-            }
-        }
+        let listener = listen(self.address, "no TLS").await;
+        notify_with(&format!("FDSTORE=1\nFDNAME={SOCKET}"), listener.as_fd());
+        listener
     }
 }
 
